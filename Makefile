@@ -1,0 +1,40 @@
+# `make demo` is the whole thing in one command. Each target begins with the set-up, which does nothing once it is done.
+
+PORT ?= 8000
+TESTS ?= tests
+VENV_PYTHON := .venv/bin/python
+
+.PHONY: demo setup setup-dev test check format bench lock
+
+demo: setup
+	@exec $(VENV_PYTHON) manage.py demo --port $(PORT)
+
+setup:
+	@./bootstrap.sh
+
+setup-dev:
+	@./bootstrap.sh dev
+
+test: setup-dev
+	@exec $(VENV_PYTHON) -m pytest -n 2 $(TESTS)
+
+check: setup-dev
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m mypy
+	.venv/bin/lint-imports
+	$(VENV_PYTHON) manage.py makemigrations --check --dry-run
+
+format: setup-dev
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+bench: setup-dev
+	@exec $(VENV_PYTHON) -m tests.bench
+
+# The lists of people become the lists of machines: every version pinned, every file hashed. Needs uv.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
+	    -o requirements.txt requirements.in
+	uv pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
+	    -o requirements-dev.txt requirements-dev.in

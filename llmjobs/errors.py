@@ -1,0 +1,48 @@
+"""The exception tree. A class stands here only where a caller behaves differently for it."""
+
+
+class LlmjobsError(Exception):
+    """Everything that this app raises on purpose."""
+
+
+class InvalidRequest(LlmjobsError):
+    """What was submitted can't become a job. `param` names the field, `code` is for programs; status 400."""
+
+    status = 400
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.message, self.param, self.code = message, param, code
+
+
+class RequestTooLarge(InvalidRequest):
+    status = 413
+
+
+class ModelNotFound(InvalidRequest):
+    status = 404
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The same key came with another body."""
+
+    status = 422
+
+
+class IdempotencyInProgress(InvalidRequest):
+    """Another request with this key has not committed yet: ask again in a second."""
+
+    status = 409
+
+
+class JobNotFound(LlmjobsError):
+    """No such job, or another client's: the caller can't tell which."""
+
+
+class NotAllowed(LlmjobsError):
+    """A verb that the job's present state does not allow; the message names both."""
+
+
+class DatabaseUnavailable(LlmjobsError):
+    """Postgres can't be reached just now: 503 for a request, a pause for a worker."""

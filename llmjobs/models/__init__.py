@@ -1,0 +1,38 @@
+"""The tables, by who writes them.
+
+tenants.py     tiers, clients, API keys: people edit them
+pools.py       providers and models: people edit them; a model at a provider is a pool
+jobs.py        jobs, what was asked, what came back, attempts, events: only the verbs of `queue.py` write them
+scheduling.py  flows, lanes, turns, inbox: only the claim writes them, but for the inbox, to which all append
+workers.py     the worker processes, by their own heartbeats
+
+Here live the columns, the CHECKs and reading; no method changes a job.
+"""
+
+from llmjobs.models.jobs import Attempt, Job, JobEvent, JobRequest, JobResult
+from llmjobs.models.pools import Model, Provider, Turnstile
+from llmjobs.models.scheduling import Flow, FlowTurn, Inbox, Lane, LaneTurn, ShardTurn, TierTurn
+from llmjobs.models.tenants import ApiKey, Client, Tier
+from llmjobs.models.workers import Worker
+
+__all__ = [
+    "ApiKey",
+    "Attempt",
+    "Client",
+    "Flow",
+    "FlowTurn",
+    "Inbox",
+    "Job",
+    "JobEvent",
+    "JobRequest",
+    "JobResult",
+    "Lane",
+    "LaneTurn",
+    "Model",
+    "Provider",
+    "ShardTurn",
+    "Tier",
+    "TierTurn",
+    "Turnstile",
+    "Worker",
+]

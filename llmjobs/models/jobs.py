@@ -1,0 +1,224 @@
+"""Jobs, what was asked, what came back, the attempts made, and the events that viewers read.
+
+Job is thin and hot: a claim rewrites it. Body, result and attempts stand beside it. The state is written by the
+verbs of `queue.py` alone; the CHECKs make illegal rows impossible whoever writes. Tables that refer to a job have
+no foreign key in the database: its check would lock the job's row at every event. The verbs write them with the
+job, and retention removes them with it.
+"""
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from llmjobs.ids import uuid7
+from llmjobs.models.pools import Model
+from llmjobs.models.tenants import Client, Tier
+from llmjobs.states import TERMINAL, Endpoint, EventType, Priority, Size, State
+
+PRIORITIES = [(priority.value, priority.word) for priority in Priority]
+SIZES = [(size.value, size.word) for size in Size]
+STATES = [(state.value, state.value) for state in State]
+
+
+class Job(models.Model):
+    id = models.BigAutoField(primary_key=True)
+    public_id = models.UUIDField(unique=True, default=uuid7, editable=False)
+    pool = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="jobs", verbose_name="model", db_index=False)
+    client = models.ForeignKey(Client, on_delete=models.PROTECT, related_name="jobs", db_index=False)
+    tier = models.ForeignKey(Tier, on_delete=models.PROTECT, related_name="jobs", db_index=False)
+    endpoint = models.CharField(max_length=32, choices=[(e.value, e.value) for e in Endpoint])
+    priority = models.PositiveSmallIntegerField(choices=PRIORITIES)
+    size = models.PositiveSmallIntegerField(choices=SIZES)
+    lane_order = models.BigIntegerField(help_text="Place in its lane. A retry keeps it, a requeue takes a new one.")
+    state = models.CharField(max_length=16, choices=STATES)
+
+    attempt = models.PositiveIntegerField(db_default=0, help_text="Rises at every claim; with the id it is the lease.")
+    failures = models.PositiveIntegerField(db_default=0, help_text="Attempts that ended in error or a lost lease.")
+    epoch = models.PositiveIntegerField(db_default=1, help_text="Rises with every change of state; numbers events.")
+    worker_id = models.UUIDField(null=True, help_text="Who holds it; only while running.")
+    cancel_requested_at = models.DateTimeField(null=True)
+
+    est_input_tokens = models.PositiveIntegerField()
+    est_output_tokens = models.PositiveIntegerField()
+    est_cost = models.FloatField(help_text="Weighted tokens: input + output as priced.")
+
+    max_attempts = models.PositiveSmallIntegerField()
+    timeout_s = models.FloatField()
+    retry_for_s = models.FloatField()
+    created_at = models.DateTimeField(db_default=Now())
+    available_at = models.DateTimeField(db_default=Now())
+    retry_until = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True, help_text="Of the latest attempt.")
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        permissions = [
+            ("requeue_job", "Can requeue jobs"),
+            ("cancel_job", "Can cancel jobs"),
+            ("view_job_content", "Can see prompts and outputs"),
+        ]
+        constraints = [
+            models.CheckConstraint(name="job_state_known", condition=Q(state__in=list(State))),
+            models.CheckConstraint(
+                name="job_running_iff_held",
+                condition=Q(state="running", worker_id__isnull=False) | (~Q(state="running") & Q(worker_id=None)),
+            ),
+            models.CheckConstraint(
+                name="job_terminal_iff_finished",
+                condition=Q(state__in=sorted(TERMINAL), finished_at__isnull=False)
+                | (~Q(state__in=sorted(TERMINAL)) & Q(finished_at=None)),
+            ),
+            models.CheckConstraint(
+                name="job_running_was_started", condition=~Q(state="running") | Q(started_at__isnull=False, attempt__gte=1)
+            ),
+            models.CheckConstraint(name="job_failures_within_attempts", condition=Q(failures__lte=F("attempt"))),
+            models.CheckConstraint(
+                name="job_priority_and_size_known",
+                condition=Q(priority__in=list(Priority), size__in=list(Size)),
+            ),
+            models.CheckConstraint(
+                name="job_bounds_positive",
+                condition=Q(max_attempts__gte=1, timeout_s__gt=0, retry_for_s__gte=0, est_cost__gte=0),
+            ),
+            models.CheckConstraint(name="job_endpoint_known", condition=Q(endpoint__in=list(Endpoint))),
+        ]
+        indexes = [
+            # The heads of a lane, in FIFO order. The claim reads it from the lane's head_order on.
+            models.Index(
+                name="job_ready",
+                fields=["pool", "client", "priority", "size", "lane_order"],
+                condition=Q(state="queued"),
+            ),
+            models.Index(name="job_scheduled", fields=["available_at"], condition=Q(state="scheduled")),
+            models.Index(name="job_running", fields=["worker_id"], condition=Q(state="running")),
+            models.Index(
+                name="job_expiring",
+                fields=["expires_at"],
+                condition=Q(state__in=["queued", "scheduled"], expires_at__isnull=False),
+            ),
+            models.Index(name="job_of_client", fields=["client", "-id"]),
+            models.Index(name="job_finished", fields=["finished_at"], condition=Q(finished_at__isnull=False)),
+            # The lists that operators open: a page of each is a short range.
+            models.Index(name="job_dead", fields=["-id"], condition=Q(state__in=["dead", "failed"])),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.public_id)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.state in TERMINAL
+
+
+class JobRequest(models.Model):
+    """What was asked. `body` is JSON text as it came: jsonb would reorder its keys, which models notice."""
+
+    job = models.OneToOneField(
+        Job, on_delete=models.CASCADE, primary_key=True, db_constraint=False, related_name="request"
+    )
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    body = models.TextField()
+    prompt_hash = models.CharField(max_length=71, help_text="sha256: of endpoint, model and body.")
+    metadata = models.JSONField(db_default={})
+    user = models.CharField(max_length=256, null=True)
+    max_cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True)
+    idempotency_key = models.CharField(max_length=255, null=True)
+    fingerprint = models.CharField(max_length=64, null=True, help_text="Of the whole submission, with the key.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                name="request_idempotency_key", fields=["client", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.job_id)
+
+
+class JobResult(models.Model):
+    """What came back, of the latest attempt that ended. `output` is the provider's body, as JSON text."""
+
+    job = models.OneToOneField(
+        Job, on_delete=models.CASCADE, primary_key=True, db_constraint=False, related_name="result"
+    )
+    output = models.TextField(null=True)
+    output_text = models.TextField(db_default="")
+    usage = models.JSONField(null=True)
+    cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True, help_text="Of all attempts together.")
+    error_code = models.CharField(max_length=128, null=True)
+    error_message = models.TextField(null=True)
+    error_class = models.CharField(max_length=16, null=True)
+    provider_status = models.PositiveSmallIntegerField(null=True)
+    error_attempt = models.PositiveIntegerField(null=True)
+
+    def __str__(self) -> str:
+        return str(self.job_id)
+
+
+class Attempt(models.Model):
+    """The ledger: one row a claim, written by the claim, closed when the attempt ends. What was spent is read here."""
+
+    id = models.BigAutoField(primary_key=True)
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, db_constraint=False, related_name="attempts", db_index=False
+    )
+    number = models.PositiveIntegerField()
+    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    worker_id = models.UUIDField()
+    charged = models.FloatField(help_text="Weighted tokens, charged at claim.")
+    flow_weight = models.FloatField()
+    tier_weight = models.FloatField()
+    claimed_at = models.DateTimeField(db_default=Now())
+    sent_at = models.DateTimeField(null=True)
+    first_token_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    outcome = models.CharField(max_length=24, null=True)
+    decision = models.TextField(null=True, help_text="What followed, in words.")
+    error_code = models.CharField(max_length=128, null=True)
+    error_message = models.TextField(null=True)
+    provider_status = models.PositiveSmallIntegerField(null=True)
+    provider_request_id = models.CharField(max_length=255, null=True)
+    input_tokens = models.PositiveIntegerField(null=True)
+    output_tokens = models.PositiveIntegerField(null=True)
+    cost = models.FloatField(null=True, help_text="Weighted tokens, as used.")
+    cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True)
+
+    class Meta:
+        ordering = ["job_id", "number"]
+        constraints = [
+            models.UniqueConstraint(name="attempt_of_job", fields=["job", "number"]),
+            models.CheckConstraint(
+                name="attempt_ended_iff_outcome",
+                condition=Q(ended_at=None, outcome=None) | Q(ended_at__isnull=False, outcome__isnull=False),
+            ),
+        ]
+        indexes = [models.Index(name="attempt_of_pool", fields=["pool", "-claimed_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.job_id}.{self.number}"
+
+
+class JobEvent(models.Model):
+    """Append-only. What every viewer reads, in the order of `seq`, which is the job's own numbering."""
+
+    id = models.BigAutoField(primary_key=True)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_constraint=False, related_name="events", db_index=False)
+    seq = models.BigIntegerField()
+    type = models.CharField(max_length=8, choices=[(t.value, t.value) for t in EventType])
+    data = models.JSONField(db_default={})
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["job_id", "seq"]
+        constraints = [
+            models.UniqueConstraint(name="event_of_job", fields=["job", "seq"]),
+            models.CheckConstraint(name="event_type_known", condition=Q(type__in=list(EventType))),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job_id}:{self.seq}"

@@ -1,0 +1,112 @@
+"""Who answers: providers (accounts) and models. A model at its provider is a pool: one queue, one set of limits.
+
+A provider names the environment variable that holds its key, never the key; the name must match
+`conf.provider_keys_env`, or an operator could send out SECRET_KEY.
+"""
+
+import fnmatch
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator, URLValidator
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from llmjobs.conf import conf
+from llmjobs.models.tenants import Client, limit_field, name_validator
+
+
+def validate_key_env(value: str) -> None:
+    patterns = [pattern.strip() for pattern in conf.provider_keys_env.split(",")]
+    if value and not any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns):
+        raise ValidationError(
+            f"expected the name of an environment variable that matches {', '.join(patterns)} "
+            f"(LLMJOBS_PROVIDER_KEYS_ENV), got {value!r}"
+        )
+
+
+class Turnstile(models.Model):
+    """One row a shard, locked by each claim: limits and fairness are exact. Nothing references or edits it."""
+
+    id = models.SmallIntegerField(primary_key=True)
+
+    def __str__(self) -> str:
+        return f"shard {self.id}"
+
+
+class Provider(models.Model):
+    name = models.CharField(max_length=64, unique=True, validators=[name_validator])
+    base_url = models.CharField(max_length=500, validators=[URLValidator(schemes=["http", "https"])])
+    api_key_env = models.CharField(
+        "API key variable",
+        max_length=128,
+        blank=True,
+        validators=[validate_key_env],
+        help_text="The name of the environment variable that holds its key, in the workers; empty: no key.",
+    )
+    any_model = models.BooleanField(
+        default=False, db_default=False, help_text="Takes any model name: its pool is made on first use."
+    )
+    default_rpm = limit_field("Of a pool made on first use.")
+    default_tpm = limit_field("Of a pool made on first use.")
+    is_paused = models.BooleanField(default=False, db_default=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def price_field(help_text: str) -> models.DecimalField:
+    return models.DecimalField(
+        max_digits=12, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(0)], help_text=help_text
+    )
+
+
+class Model(models.Model):
+    """The pool: what clients ask for by name, and who serves it within which limits."""
+
+    name = models.CharField(max_length=128, unique=True, validators=[name_validator])
+    provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="models")
+    upstream_name = models.CharField(
+        max_length=128, blank=True, help_text="What the provider calls it; empty: the same."
+    )
+    rpm = limit_field("Requests a minute that the provider allows.")
+    tpm = limit_field("Tokens a minute that the provider allows.")
+    max_running = limit_field("Calls in flight at once.")
+    input_usd_per_mtok = price_field("Dollars a million input tokens.")
+    output_usd_per_mtok = price_field("Dollars a million output tokens.")
+    context_window = limit_field("Tokens of input and output together.")
+    fallback = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    is_paused = models.BooleanField(default=False, db_default=False)
+    made_for = models.ForeignKey(
+        Client, on_delete=models.SET_NULL, null=True, editable=False, related_name="+", help_text="Made on its first use."
+    )
+    shard = models.ForeignKey(Turnstile, on_delete=models.PROTECT, default=1, db_default=1, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                name="model_prices_not_negative",
+                condition=(Q(input_usd_per_mtok__isnull=True) | Q(input_usd_per_mtok__gte=0))
+                & (Q(output_usd_per_mtok__isnull=True) | Q(output_usd_per_mtok__gte=0)),
+            ),
+            models.CheckConstraint(
+                name="model_is_not_its_own_fallback",
+                condition=Q(fallback__isnull=True) | ~Q(fallback=models.F("id")),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def output_weight(self) -> float:
+        """What an output token costs beside an input token, as priced; 1 where the prices are not known."""
+        if self.input_usd_per_mtok and self.output_usd_per_mtok is not None:
+            return float(self.output_usd_per_mtok / self.input_usd_per_mtok)
+        return 1.0

@@ -1,0 +1,167 @@
+"""The site's settings, from environment variables (and `.env` if there is one); .env.example lists them all.
+
+Without DATABASE_URL an embedded Postgres is started here, because this is the one place that every road
+passes: manage.py, daphne, pytest. Its URL goes into the environment, so that child processes use the same
+server and start none.
+"""
+
+import os
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from llmjobs import conf
+from project import embedded_postgres
+from project.database_url import connection_settings
+from project.secret_key import stored_secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+IS_TEST_RUN = "PYTEST_VERSION" in os.environ
+
+env = environ.Env()
+if not IS_TEST_RUN:  # a developer's provider keys have no place in a test
+    env.read_env(BASE_DIR / ".env")
+
+LLMJOBS = conf.from_environ(os.environ)
+globals().update(LLMJOBS)
+DATA_DIR = BASE_DIR / LLMJOBS.get("LLMJOBS_DATA_DIR", conf.default("data_dir"))
+
+# Database.
+
+if not os.environ.get("DATABASE_URL"):
+    try:
+        url = embedded_postgres.ensure_running(
+            DATA_DIR, binaries=LLMJOBS.get("LLMJOBS_PG_BIN", conf.default("pg_bin")), throwaway=IS_TEST_RUN
+        )
+    except (embedded_postgres.EmbeddedPostgresError, PermissionError) as error:
+        raise ImproperlyConfigured(f"DATABASE_URL is not set, and the embedded Postgres: {error}") from None
+    os.environ["DATABASE_URL"] = os.environ["EMBEDDED_POSTGRES_URL"] = url
+IS_EMBEDDED = os.environ["DATABASE_URL"] == os.environ.get("EMBEDDED_POSTGRES_URL")
+
+DATABASES = {"default": connection_settings(os.environ["DATABASE_URL"])}
+# Under ASGI a kept connection belongs to a thread that may never come back.
+DATABASES["default"]["CONN_MAX_AGE"] = 0
+# Who needs another address for LISTEN has a pooler here, and cursors do not outlive its transactions.
+DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = bool(LLMJOBS.get("LLMJOBS_LISTEN_DSN"))
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Security. A site with a database of its own, and without DEBUG, is taken for one that is reached by HTTPS.
+
+DEBUG = env.bool("DEBUG", default=False)
+IS_LOCAL = DEBUG or IS_EMBEDDED or IS_TEST_RUN
+SECRET_KEY = env.str("SECRET_KEY", default="") or stored_secret_key(DATA_DIR, allowed=IS_LOCAL)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+HTTPS_ONLY = env.bool("HTTPS_ONLY", default=not IS_LOCAL)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
+SECURE_HSTS_SECONDS = 365 * 86_400 if HTTPS_ONLY else 0
+if env.bool("TRUST_X_FORWARDED_PROTO", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+
+# Applications.
+
+INSTALLED_APPS = [
+    "daphne",  # before staticfiles: its runserver speaks ASGI
+    "llmjobs",  # "channels" stays out: it would bring a runworker of its own
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "project.urls"
+ASGI_APPLICATION = "project.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/"
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# Static files: whitenoise serves them out of the apps where nobody ran collectstatic.
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True
+
+# The HTTP API.
+
+REST_FRAMEWORK = {
+    "EXCEPTION_HANDLER": "llmjobs.api.errors.exception_handler",
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "llmjobs.api.authentication.ApiKeyAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "llmjobs",
+    "DESCRIPTION": "LLM calls as jobs: submit, follow live, cancel.",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# Logs: events as key=value, a line each, to stderr.
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "at=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        "llmjobs": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "project": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+    },
+}
