@@ -1,0 +1,200 @@
+"""One attempt: a claimed job, its call, the events on the way, the outcome, and what follows as a `Settlement`.
+
+Owns the attempt's boundary: whatever happens inside ends as an outcome, so that the job is settled. Does not own slots
+(`worker.py`), nor when events and settlements are written (`writer.py`).
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from llmjobs import outcomes
+from llmjobs.conf import conf
+from llmjobs.estimates import cost_usd, weighted_tokens
+from llmjobs.events import Event
+from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome
+from llmjobs.providers.openai import Call, OpenAIProviders, Timeouts
+from llmjobs.queue import Claimed, Settlement
+from llmjobs.states import SEQ_EPOCH, EventType
+
+logger = logging.getLogger("llmjobs.attempt")
+
+# Postgres stores no NUL, and UTF-8 no half of a surrogate pair; a provider may send either.
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Attempt:
+    """A running attempt. `take_events` hands over what viewers have not been told yet."""
+
+    def __init__(self, job: Claimed, *, has_news: Callable[["Attempt"], None]) -> None:
+        self.job = job
+        self.claimed_at = time.monotonic()
+        self.stop_reason: Kind | None = None  # CANCELLED or RELEASED, once somebody has asked
+        self.is_lease_lost = False
+        self._has_news = has_news
+        self._texts: list[str] = []
+        self.is_ended = False  # the call is over; its settlement is on its way
+        self._seq = job.epoch * SEQ_EPOCH
+        self._started = False
+        self._call: Call | None = None
+        self._task: asyncio.Task[Outcome] | None = None
+
+    async def run(self, providers: OpenAIProviders) -> Outcome:
+        """Make the call. Never raises: what is not foreseen becomes an outcome that an operator will look at."""
+        try:
+            return await self._run(providers)
+        finally:
+            self.is_ended = True
+
+    async def _run(self, providers: OpenAIProviders) -> Outcome:
+        self._has_news(self)
+        self._call = call = self._new_call()
+        if self.stop_reason is not None:
+            return call.ended(self.stop_reason)
+        self._task = asyncio.create_task(providers.run(call))
+        try:
+            outcome = await self._task
+        except asyncio.CancelledError:
+            if self.stop_reason is None:
+                raise
+            outcome = call.ended(self.stop_reason)
+        except Exception as error:  # the attempt's boundary: anything at all settles the job
+            logger.exception("event=attempt_crashed job=%s attempt=%s", self.job.public_id, self.job.attempt)
+            outcome = call.ended(Kind.UNRECOGNISED, error=Error("internal_error", f"{type(error).__name__} in the worker"))
+        return outcome
+
+    def stop(self, reason: Kind) -> None:
+        """Abort the call, because of a cancel or a drain. An answer that has finished wins."""
+        if self.stop_reason is None and (self._task is None or not self._task.done()):
+            self.stop_reason = reason
+            if self._task is not None:
+                self._task.cancel()
+
+    def lose(self) -> None:
+        """The lease is gone: abort the call, and write nothing any more."""
+        self.is_lease_lost = True
+        self.stop(Kind.RELEASED)
+
+    def take_events(self) -> list[Event]:
+        """The events since the last time: first who runs it (and that the text starts over), then the text."""
+        events = []
+        if not self._started:
+            self._started = True
+            events.append(self._event(EventType.STATUS, {"status": "running", "attempt": self.job.attempt}))
+            if self.job.attempt > 1:
+                events.append(self._event(EventType.RESET, {}))
+        if self._texts:
+            events.append(self._event(EventType.DELTA, {"text": clean("".join(self._texts))}))
+            self._texts.clear()
+        return events
+
+    def _event(self, type: str, data: dict[str, Any]) -> Event:
+        event = Event(self.job.id, self.job.attempt, self._seq, str(type), data)
+        self._seq += 1
+        return event
+
+    def _on_text(self, text: str) -> None:
+        self._texts.append(text)
+        self._has_news(self)
+
+    def _new_call(self) -> Call:
+        job = self.job
+        return Call(
+            endpoint=job.endpoint,
+            base_url=job.base_url,
+            api_key=os.environ.get(job.api_key_env, "") if job.api_key_env else "",
+            model=job.upstream_name,
+            body=job.body,
+            request_id=f"{job.public_id}.{job.attempt}",
+            timeouts=Timeouts(conf.connect_timeout_s, conf.first_token_timeout_s, conf.between_tokens_timeout_s, job.timeout_s),
+            output_bytes_max=conf.output_max_bytes,
+            est_input_tokens=job.est_input_tokens,
+            on_text=self._on_text,
+        )
+
+
+def settlement(attempt: Attempt, outcome: Outcome) -> Settlement:
+    """What becomes of the job: the outcome, judged by the policy, priced, and put into words."""
+    job, usage, error = attempt.job, outcome.usage, outcome.error
+    price = None if usage is None else _price(job, usage.input_tokens, usage.output_tokens)
+    decision = outcomes.decide(
+        outcome,
+        Bounds(
+            attempt=job.attempt,
+            failures=job.failures,
+            max_attempts=job.max_attempts,
+            retry_left_s=job.retry_left_s - (time.monotonic() - attempt.claimed_at),
+            spent_usd=job.spent_usd,
+            max_cost_usd=job.max_cost_usd,
+        ),
+        base_s=conf.backoff_base_s,
+        cap_s=conf.backoff_cap_s,
+        refused_delay_s=conf.refused_delay_s,
+        cost_usd=price,
+    )
+    _log(attempt, outcome, decision.state, price)
+    return Settlement(
+        job_id=job.id,
+        attempt=job.attempt,
+        state=decision.state,
+        outcome=outcome.kind,
+        is_failure=decision.is_failure,
+        delay_s=decision.delay_s,
+        decision=clean(decision.words),
+        error_code=clean(error.code) if error else None,
+        error_message=clean(error.message) if error else None,
+        error_class=ERROR_CLASS.get(outcome.kind) if error else None,
+        provider_status=error.provider_status if error else None,
+        provider_request_id=outcome.provider_request_id,
+        input_tokens=usage.input_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        cost=weighted_tokens(usage.input_tokens, usage.output_tokens, _output_weight(job)) if usage else None,
+        cost_usd=None if price is None else f"{price:.8f}",
+        usage=usage.raw if usage and usage.raw is not None else _usage_json(outcome),
+        output=None if outcome.output is None else clean(outcome.output),
+        output_text=clean(outcome.output_text),
+        sent_ago_s=outcome.sent_ago_s,
+        first_token_ago_s=outcome.first_token_ago_s,
+    )
+
+
+def clean(text: str) -> str:
+    """Text that can be stored, with U+FFFD for what can't."""
+    if "\0" in text:
+        text = text.replace("\0", REPLACEMENT)
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _usage_json(outcome: Outcome) -> dict[str, int] | None:
+    usage = outcome.usage
+    if usage is None or not (usage.input_tokens or usage.output_tokens):
+        return None
+    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+
+
+def _price(job: Claimed, input_tokens: int, output_tokens: int) -> Decimal | None:
+    return cost_usd(input_tokens, output_tokens, job.input_usd_per_mtok, job.output_usd_per_mtok)
+
+
+def _output_weight(job: Claimed) -> float:
+    if job.input_usd_per_mtok and job.output_usd_per_mtok is not None:
+        return float(job.output_usd_per_mtok / job.input_usd_per_mtok)
+    return 1.0
+
+
+def _log(attempt: Attempt, outcome: Outcome, state: str, price: Decimal | None) -> None:
+    """The canonical line of an attempt; never a prompt, an answer or a key."""
+    job, usage = attempt.job, outcome.usage
+    logger.info(
+        "event=attempt job=%s attempt=%s client=%s tier=%s pool=%s outcome=%s state=%s error=%s waited_s=%.3f ran_s=%.3f "
+        "input_tokens=%s output_tokens=%s cost_usd=%s",
+        job.public_id, job.attempt, job.client, job.tier, job.model, outcome.kind, state,
+        outcome.error.code if outcome.error else "-", job.waited_s, time.monotonic() - attempt.claimed_at,
+        usage.input_tokens if usage else "-", usage.output_tokens if usage else "-", "-" if price is None else f"{price:f}",
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep. Each bounded, each safe on all workers at once.
+
+Each runs at its own pace, until it finds less than a full batch. When Postgres is gone a duty skips its turn.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from llmjobs import queue
+from llmjobs.conf import conf
+from llmjobs.errors import DatabaseUnavailable
+from llmjobs.events import Wake
+
+logger = logging.getLogger("llmjobs.worker")
+
+Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
+Verb = Callable[[AsyncConnection[Any]], Awaitable[list[Wake]]]
+
+
+class Duties:
+    """`moved` is told of the jobs that a duty moved; `poke` asks for a look at the pools."""
+
+    def __init__(self, *, connect: Connect, moved: Callable[[list[Wake]], None], poke: Callable[[], None]) -> None:
+        self._connect, self._moved, self._poke = connect, moved, poke
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._every("stage", lambda: conf.poll_s, queue.stage))
+            group.create_task(self._every("expire", lambda: conf.sweep_every_s, queue.expire))
+            group.create_task(self._every("reclaim", lambda: conf.reclaim_every_s, queue.reclaim))
+            group.create_task(self._every("sweep", lambda: conf.sweep_every_s, _sweep))
+
+    async def _every(self, name: str, pace_s: Callable[[], float], verb: Verb) -> None:
+        while True:
+            try:
+                while len(moved := await self._once(name, verb)) >= queue.DUTY_ROWS:
+                    pass
+                if moved:
+                    self._poke()
+            except (psycopg.Error, DatabaseUnavailable) as error:
+                logger.warning("event=duty_skipped duty=%s reason=%r", name, str(error).strip().partition("\n")[0])
+            await asyncio.sleep(pace_s())
+
+    async def _once(self, name: str, verb: Verb) -> list[Wake]:
+        async with self._connect() as conn:
+            moved = await verb(conn)
+        if moved and name == "reclaim":
+            logger.warning("event=reclaimed jobs=%s", len(moved))
+        self._moved(moved)
+        return moved
+
+
+async def _sweep(conn: AsyncConnection[Any]) -> list[Wake]:
+    await queue.sweep(conn)
+    return []

@@ -1,0 +1,174 @@
+"""How an attempt ended, and what follows. Pure: values in, values out; `queue.settle` applies them.
+
+An outcome says what happened. The policy in `decide` says what becomes of the job: a new state, whether a failure is
+counted, and how long to wait. What a provider's error means is decided by `classify` alone.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from llmjobs.states import State
+
+
+class Kind(StrEnum):
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"  # aborted because a cancel was asked for
+    RELEASED = "released"  # handed back on drain
+    NOT_SENT = "not_sent"  # no byte reached the provider: name resolution, connection, pool
+    REJECTED = "rejected"  # the provider said "not now"
+    PROVIDER_REFUSED = "provider_refused"  # key, quota, permission: says nothing about the job
+    DETERMINISTIC = "deterministic"  # the request itself can't succeed
+    UNKNOWN = "unknown"  # it may have been done, and billed
+    UNRECOGNISED = "unrecognised"  # nobody knows what it means: an operator decides
+
+
+ERROR_CLASS = {
+    Kind.NOT_SENT: "transient",
+    Kind.REJECTED: "transient",
+    Kind.PROVIDER_REFUSED: "transient",
+    Kind.DETERMINISTIC: "deterministic",
+    Kind.UNKNOWN: "unknown",
+    Kind.UNRECOGNISED: "unknown",
+}
+
+MESSAGE_CHARS_MAX = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    code: str
+    message: str
+    provider_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them, or as they were counted here before a break; `raw` is the provider's."""
+
+    input_tokens: int
+    output_tokens: int
+    raw: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    kind: Kind
+    error: Error | None = None
+    retry_after_s: float | None = None
+    provider_request_id: str | None = None
+    output: str | None = None  # the provider's body, as JSON text
+    output_text: str = ""
+    usage: Usage | None = None  # None: nothing is known, the estimate stands
+    sent_ago_s: float | None = field(default=None, compare=False)
+    first_token_ago_s: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What limits the retries of one job, as they stood when it was claimed."""
+
+    attempt: int
+    failures: int
+    max_attempts: int
+    retry_left_s: float
+    spent_usd: Decimal = Decimal(0)
+    max_cost_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    state: State
+    is_failure: bool
+    delay_s: float
+    words: str
+
+
+def backoff_s(failures: int, *, base_s: float, cap_s: float, draw: float | None = None) -> float:
+    """Full jitter: uniform(0, min(cap, base · 2^failures)), in seconds. `draw` in [0, 1) replaces chance.
+
+    Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
+    """
+    return (random.random() if draw is None else draw) * min(cap_s, base_s * 2 ** min(failures, 30))
+
+
+def decide(
+    outcome: Outcome,
+    bounds: Bounds,
+    *,
+    base_s: float,
+    cap_s: float,
+    refused_delay_s: float,
+    cost_usd: Decimal | None = None,
+    draw: float | None = None,
+) -> Decision:
+    """What becomes of the job. `cost_usd` is what this attempt cost."""
+    kind, error = outcome.kind, outcome.error
+    said = f"{error.code}: {error.message}" if error else ""
+    match kind:
+        case Kind.COMPLETED:
+            return Decision(State.COMPLETED, False, 0, "The answer is complete.")
+        case Kind.CANCELLED:
+            return Decision(State.CANCELLED, False, 0, "Aborted: a cancel was asked for.")
+        case Kind.RELEASED:
+            return Decision(State.QUEUED, False, 0, "Handed back by a worker that drains; no failure.")
+        case Kind.DETERMINISTIC:
+            return Decision(State.FAILED, True, 0, f"The request itself can't succeed, so it is not repeated. {said}")
+        case Kind.UNRECOGNISED:
+            return Decision(State.DEAD, True, 0, f"An error that nobody recognises; an operator decides. {said}")
+    is_failure = kind is Kind.UNKNOWN or (kind is Kind.REJECTED and not _is_rate_limit(error))
+    failures = bounds.failures + is_failure
+    delay_s = backoff_s(failures if is_failure else bounds.attempt, base_s=base_s, cap_s=cap_s, draw=draw)
+    if kind is Kind.PROVIDER_REFUSED:
+        delay_s = max(delay_s, refused_delay_s)
+    delay_s = max(delay_s, outcome.retry_after_s or 0)
+    if is_failure and failures >= bounds.max_attempts:
+        return Decision(State.DEAD, True, 0, f"Failure {failures} of {bounds.max_attempts}: dead-lettered. {said}")
+    if delay_s >= bounds.retry_left_s:
+        return Decision(State.DEAD, is_failure, 0, f"The time for retries (retry_for_s) is over: dead-lettered. {said}")
+    spent = bounds.spent_usd + (cost_usd or 0)
+    if bounds.max_cost_usd is not None and is_failure and spent >= bounds.max_cost_usd:
+        return Decision(
+            State.DEAD, True, 0, f"Lost attempts cost ${spent:f} of at most ${bounds.max_cost_usd:f}: dead-lettered. {said}"
+        )
+    counted = f"failure {failures} of {bounds.max_attempts}" if is_failure else "no failure counted"
+    return Decision(State.SCHEDULED, is_failure, delay_s, f"Tried again in {delay_s:.1f} s ({counted}). {said}")
+
+
+def _is_rate_limit(error: Error | None) -> bool:
+    return error is not None and error.provider_status == 429
+
+
+QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"})
+DETERMINISTIC_CODES = frozenset(
+    {
+        "context_length_exceeded",
+        "content_policy_violation",
+        "content_filter",
+        "invalid_prompt",
+        "invalid_request_error",
+        "invalid_image",
+        "model_not_found",
+        "string_above_max_length",
+        "unsupported_parameter",
+    }
+)
+TRANSIENT_CODES = frozenset({"server_error", "server_overloaded", "overloaded_error", "rate_limit_exceeded", "slow_down"})
+
+
+def classify(status: int | None, code: str | None) -> Kind:
+    """What a provider's error means, by its HTTP status and its code. `status` is None for one inside a stream."""
+    if code in QUOTA_CODES or status in (401, 402, 403):
+        return Kind.PROVIDER_REFUSED
+    if code in DETERMINISTIC_CODES or status in (400, 404, 405, 409, 410, 411, 413, 414, 415, 422, 431):
+        return Kind.DETERMINISTIC
+    if status in (408, 425, 429, 503) or code in ("rate_limit_exceeded", "slow_down", "overloaded_error"):
+        return Kind.REJECTED
+    if (status is not None and 500 <= status <= 599) or code in TRANSIENT_CODES:
+        return Kind.UNKNOWN
+    if status is None:
+        return Kind.UNKNOWN  # inside a stream: the call was taken and may have been billed
+    return Kind.UNRECOGNISED

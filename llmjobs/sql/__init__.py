@@ -1,0 +1,20 @@
+"""The statements, a file each, and their loader.
+
+Each file begins with who calls it, its parameters with units, what it returns, what it locks, which index serves it
+and why it has its shape. A placeholder in braces is a literal that the planner must see, filled with a number from a
+short list so that few plans exist: a LIMIT given as a parameter made Postgres plan a 2 ms claim into 65 ms.
+"""
+
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+@cache
+def load(name: str, **literals: int) -> str:
+    """The text of `<name>.sql` with its {literals} filled in; they are integers, so nothing can be injected."""
+    text = (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    for key, value in literals.items():
+        text = text.replace("{" + key + "}", str(int(value)))
+    return text

@@ -1,0 +1,39 @@
+-- Called by: queue.requeue, for an operator.
+-- Parameters: ids (array).
+-- Returns: id, client_id, seq, state, pool_id of the jobs requeued; those in another state are left alone.
+-- A requeued job goes to the end of its lane, with no failure counted and its time to retry renewed; its attempts keep
+-- their numbers. A cancel, and a deadline for its start, belong to its life before.
+-- Locks: the jobs, in the order of their ids.
+with held as materialized (
+    select id
+    from llmjobs_job
+    where id = any (%(ids)s::bigint[]) and state in ('failed', 'dead', 'cancelled', 'expired')
+    order by id
+    for no key update
+), moved as materialized (
+    update llmjobs_job as j
+    set state = 'queued',
+        epoch = j.epoch + 1,
+        failures = 0,
+        lane_order = nextval('llmjobs_lane_order'),
+        available_at = statement_timestamp(),
+        retry_until = statement_timestamp() + make_interval(secs => j.retry_for_s),
+        expires_at = null,
+        finished_at = null,
+        cancel_requested_at = null
+    from held as h
+    where j.id = h.id
+    returning j.*
+), inbox as (
+    insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order)
+    select p.shard_id, m.pool_id, m.client_id, m.priority, m.size, count(*), min(m.lane_order)
+    from moved as m
+    join llmjobs_model as p on p.id = m.pool_id
+    group by p.shard_id, m.pool_id, m.client_id, m.priority, m.size
+), events as (
+    insert into llmjobs_jobevent (job_id, seq, type, data)
+    select id, epoch::bigint << 20, 'status', jsonb_build_object('status', 'queued', 'attempt', attempt)
+    from moved
+)
+select id, client_id, epoch::bigint << 20 as seq, state, pool_id
+from moved

@@ -1,0 +1,78 @@
+-- Called by: queue.settle, for a batch of attempts that ended, after their last events and in the same transaction.
+-- Parameters: settlements: a JSON array of outcomes.Settlement with the lease; worker (uuid).
+-- Returns: id, client_id, seq, state of each job that was still held; who is missing has lost its lease.
+-- Locks: the jobs, in the order of their ids (two batches in join order deadlock). No lock that a claim wants: the
+-- correction of the charge, and the running count, go to the inbox, and the next claim folds them in.
+-- A way back to the queue with a cancel asked for ends in `cancelled`; an answer that had finished wins over a cancel.
+with ended as materialized (
+    select *
+    from json_to_recordset(%(settlements)s::json) as d (
+        job_id bigint, attempt int, state text, outcome text, is_failure boolean, delay_s float8, decision text,
+        error_code text, error_message text, error_class text, provider_status smallint, provider_request_id text,
+        input_tokens int, output_tokens int, cost float8, cost_usd numeric, usage jsonb, output text, output_text text,
+        sent_ago_s float8, first_token_ago_s float8)
+), held as materialized (
+    select j.id, j.cancel_requested_at
+    from llmjobs_job as j
+    join ended as d on d.job_id = j.id
+    where j.attempt = d.attempt and j.state = 'running' and j.worker_id = %(worker)s::uuid
+    order by j.id
+    for no key update of j
+), decided as materialized (
+    select d.*,
+        case when d.state in ('scheduled', 'queued') and h.cancel_requested_at is not null then 'cancelled' else d.state end as next
+    from held as h
+    join ended as d on d.job_id = h.id
+), moved as materialized (
+    update llmjobs_job as j
+    set state = d.next,
+        epoch = j.epoch + 1,
+        failures = j.failures + case when d.is_failure then 1 else 0 end,
+        worker_id = null,
+        available_at = case when d.next = 'scheduled' then statement_timestamp() + make_interval(secs => d.delay_s) else j.available_at end,
+        finished_at = case when d.next in ('scheduled', 'queued') then null else statement_timestamp() end
+    from decided as d
+    where j.id = d.job_id
+    returning j.id, j.pool_id, j.client_id, j.priority, j.size, j.lane_order, j.epoch, j.available_at, d.*
+), closed as (
+    update llmjobs_attempt as a
+    set ended_at = statement_timestamp(), outcome = m.outcome, decision = m.decision, error_code = m.error_code,
+        error_message = m.error_message, provider_status = m.provider_status, provider_request_id = m.provider_request_id,
+        input_tokens = m.input_tokens, output_tokens = m.output_tokens, cost = coalesce(m.cost, a.charged), cost_usd = m.cost_usd,
+        sent_at = statement_timestamp() - make_interval(secs => m.sent_ago_s),
+        first_token_at = statement_timestamp() - make_interval(secs => m.first_token_ago_s)
+    from moved as m
+    where a.job_id = m.id and a.number = m.attempt
+    returning a.job_id, a.tier_id, (a.cost - a.charged) / a.flow_weight as flow_vt, (a.cost - a.charged) / a.tier_weight as tier_vt
+), inbox as (
+    insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order, running, tier_id, flow_vt, tier_vt)
+    select p.shard_id, m.pool_id, m.client_id, m.priority, m.size,
+        count(*) filter (where m.next = 'queued'), min(m.lane_order) filter (where m.next = 'queued'),
+        -count(*), c.tier_id, sum(c.flow_vt), sum(c.tier_vt)
+    from moved as m
+    join closed as c on c.job_id = m.id
+    join llmjobs_model as p on p.id = m.pool_id
+    group by p.shard_id, m.pool_id, m.client_id, m.priority, m.size, c.tier_id
+), results as (
+    insert into llmjobs_jobresult as r (
+        job_id, output, output_text, usage, cost_usd, error_code, error_message, error_class, provider_status, error_attempt)
+    select id, output, coalesce(output_text, ''), usage, cost_usd, error_code, error_message, error_class, provider_status,
+        case when error_code is not null then attempt end
+    from moved
+    on conflict (job_id) do update
+    set output = excluded.output, output_text = excluded.output_text, usage = coalesce(excluded.usage, r.usage),
+        cost_usd = case when excluded.cost_usd is null then r.cost_usd else coalesce(r.cost_usd, 0) + excluded.cost_usd end,
+        error_code = excluded.error_code, error_message = excluded.error_message, error_class = excluded.error_class,
+        provider_status = excluded.provider_status, error_attempt = excluded.error_attempt
+), events as (
+    insert into llmjobs_jobevent (job_id, seq, type, data)
+    select id, epoch::bigint << 20,
+        case when next in ('scheduled', 'queued') then 'status' else 'done' end,
+        jsonb_strip_nulls(jsonb_build_object(
+            'status', next,
+            'attempt', case when next in ('scheduled', 'queued') then attempt end,
+            'available_at', case when next = 'scheduled' then available_at end))
+    from moved
+)
+select id, client_id, epoch::bigint << 20 as seq, next as state
+from moved

@@ -1,0 +1,48 @@
+-- Called by: queue.submit_many, in the caller's transaction.
+-- Parameters: jobs: a JSON array, an object a job, in the order of submission.
+-- Returns: id, public_id, state, lane_order and the times, a row a job, in the order of submission.
+-- Locks: nothing that anybody waits for; the caller's transaction may stay open for minutes. Flow and lane are not
+-- looked up: the inbox row, one a lane, tells the next claim, once this transaction has committed.
+with asked as materialized (
+    select row_number() over () as place, nextval('llmjobs_lane_order') as lane_order, d.*
+    from json_to_recordset(%(jobs)s::json) as d (
+        public_id uuid, pool_id bigint, shard_id smallint, client_id bigint, tier_id bigint, endpoint text, priority smallint,
+        size smallint, est_input_tokens int, est_output_tokens int, est_cost float8, max_attempts smallint, timeout_s float8,
+        retry_for_s float8, delay_s float8, expires_in_s float8, body text, prompt_hash text, metadata jsonb, "user" text,
+        max_cost_usd numeric, idempotency_key text, fingerprint text)
+), jobs as (
+    insert into llmjobs_job (
+        public_id, pool_id, client_id, tier_id, endpoint, priority, size, lane_order, state, est_input_tokens, est_output_tokens,
+        est_cost, max_attempts, timeout_s, retry_for_s, available_at, retry_until, expires_at)
+    select
+        public_id, pool_id, client_id, tier_id, endpoint, priority, size, lane_order,
+        case when delay_s > 0 then 'scheduled' else 'queued' end, est_input_tokens, est_output_tokens,
+        est_cost, max_attempts, timeout_s, retry_for_s,
+        statement_timestamp() + make_interval(secs => delay_s),
+        statement_timestamp() + make_interval(secs => delay_s + retry_for_s),
+        statement_timestamp() + make_interval(secs => expires_in_s)
+    from asked
+    order by place
+    returning id, public_id, state, created_at, available_at, retry_until, expires_at
+), requests as (
+    insert into llmjobs_jobrequest (
+        job_id, client_id, body, prompt_hash, metadata, "user", max_cost_usd, idempotency_key, fingerprint)
+    select j.id, a.client_id, a.body, a.prompt_hash, a.metadata, a."user", a.max_cost_usd, a.idempotency_key, a.fingerprint
+    from asked as a
+    join jobs as j on j.public_id = a.public_id
+), events as (
+    insert into llmjobs_jobevent (job_id, seq, type, data)
+    select id, 1 << 20, 'status', jsonb_build_object('status', state, 'attempt', 0)
+        || case when state = 'scheduled' then jsonb_build_object('available_at', available_at) else '{}' end
+    from jobs
+), inbox as (
+    insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order)
+    select shard_id, pool_id, client_id, priority, size, count(*), min(lane_order)
+    from asked
+    where delay_s <= 0
+    group by shard_id, pool_id, client_id, priority, size
+)
+select j.id, j.public_id, j.state, a.lane_order, j.created_at, j.available_at, j.retry_until, j.expires_at
+from asked as a
+join jobs as j on j.public_id = a.public_id
+order by a.place

@@ -1,0 +1,418 @@
+"""A worker: one asyncio process with N slots. Claim, dispatch, drain.
+
+Owns the slots and the leases it believes to hold. What is written while jobs run is `writer.py`'s, one attempt is
+`execution.py`'s, the duties are `maintenance.py`'s, the sign of life is `heartbeat.py`'s. A slot is free after the settle
+of its job has committed, never before.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from django.db import connections
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from llmjobs import __version__, queue
+from llmjobs.conf import conf
+from llmjobs.errors import DatabaseUnavailable
+from llmjobs.events import WORK_CHANNEL
+from llmjobs.execution import Attempt, settlement
+from llmjobs.heartbeat import Beat, Heartbeat
+from llmjobs.maintenance import Duties
+from llmjobs.outcomes import Kind
+from llmjobs.providers.openai import OpenAIProviders
+from llmjobs.queue import Claimed
+from llmjobs.sql import load
+from llmjobs.states import Size
+from llmjobs.writer import Writer
+
+logger = logging.getLogger("llmjobs.worker")
+
+DATABASE_GONE = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnavailable)
+POOL_CONNECTIONS = 4  # claim, writer, duties, and one to spare
+TICK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    concurrency: int = 64
+    until_empty: bool = False
+    pools: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ()
+    short_share: float = 0.2
+    max_jobs: int | None = None
+    drain_timeout_s: float | None = None  # None: as long as the longest timeout_s that is running
+
+
+@dataclass(slots=True)
+class Report:
+    """What a worker did, said when it stops."""
+
+    claimed: int = 0
+    ended: dict[str, int] = field(default_factory=dict)
+    released: int = 0
+    lease_lost: int = 0
+
+
+class Worker:
+    def __init__(self, options: Options) -> None:
+        self.id = uuid.uuid4()
+        self.options = options
+        self.report = Report()
+        self._attempts: dict[int, Attempt] = {}  # by job id: claimed, and not yet settled
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._orphans: set[tuple[int, int]] = set()  # held by the table, unknown here, at the last beat
+        self._ready: dict[int, None] = {}  # pools that may have work, in rotation
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()  # no attempt is running
+        self._idle.set()
+        self._stop = asyncio.Event()
+        self._signals = 0
+        self._providers = OpenAIProviders(calls_max=options.concurrency)
+        self._writer = Writer(worker=self.id, connect=self._connect, ended=self._ended)
+        self._claiming_since: float | None = None
+        self._pool_ids: list[int] | None = None
+        self._tier_ids: list[int] | None = None
+
+    async def run(self) -> Report:
+        """Until it is stopped, or empty where that was asked for. Raises DatabaseUnavailable if it can't begin."""
+        self._loop = asyncio.get_running_loop()
+        async with self._open_pool():
+            await self._register()
+            heartbeat = self._heartbeat = Heartbeat(worker=self.id, connect=connect_sync, tell=self._tell)
+            heartbeat.start()
+            writer = asyncio.create_task(self._writer.run())
+            duties = Duties(connect=self._connect, moved=self._writer.wake, poke=self._poke)
+            side = [asyncio.create_task(task) for task in (duties.run(), self._listen(), self._tick(), self._poll())]
+            claims = asyncio.create_task(self._claims())
+            try:
+                await _first_of(self._stop.wait(), claims, writer, *side)
+                await self._drain(claims)
+            finally:
+                for task in [claims, *side]:
+                    task.cancel()
+                await asyncio.gather(claims, *side, return_exceptions=True)
+                self._writer.close()
+                await writer
+                heartbeat.stop()
+                await self._unregister()
+                await self._providers.close()
+        return self.report
+
+    def stop(self) -> None:
+        """Drain; the second time, release what runs at once."""
+        self._signals += 1
+        self._stop.set()
+        self._work.set()
+        if self._signals > 1:
+            self._release_all()
+
+    # Claiming.
+
+    async def _claims(self) -> None:
+        while not self._is_done():
+            if self._free() <= 0 or not self._ready:
+                self._work.clear()
+                if self.options.until_empty and not self._attempts and await self._is_empty():
+                    return
+                await self._wait_for_work()
+                continue
+            pool_id = next(iter(self._ready))
+            del self._ready[pool_id]
+            try:
+                await self._claim(pool_id)
+            except DATABASE_GONE as error:
+                logger.warning("event=claim_waits reason=%r", str(error).strip().partition("\n")[0])
+                self._ready[pool_id] = None
+                await asyncio.sleep(conf.poll_s)
+
+    async def _wait_for_work(self) -> None:
+        try:
+            async with asyncio.timeout(conf.poll_s):
+                await self._work.wait()
+        except TimeoutError:
+            pass
+
+    async def _claim(self, pool_id: int) -> None:
+        """Claim from one pool until it has no more, or a turn's worth; then it goes to the end of the rotation."""
+        exclude: list[int] = []
+        while not self._is_done() and (count := self._wanted()) > 0:
+            short_only = self._long_room() <= 0
+            if not short_only:
+                count = min(count, self._long_room())
+            self._claiming_since = time.monotonic()
+            async with self._connect() as conn:
+                claim = await queue.claim(
+                    conn, worker=self.id, pool_id=pool_id, count=count, tiers=self._tier_ids, short_only=short_only, exclude=exclude
+                )
+            self._claiming_since = None
+            for job in claim.jobs:
+                self._start(job)
+            self._writer.wake(claim.expired)
+            exclude += claim.skipped
+            if len(claim.jobs) == count:
+                self._ready[pool_id] = None
+                return
+            if not claim.again or len(exclude) > 1_000:
+                return
+
+    def _wanted(self) -> int:
+        left = conf.claim_batch_max if self.options.max_jobs is None else self.options.max_jobs - self.report.claimed
+        return min(self._free(), conf.claim_batch_max, left) if self._is_healthy() else 0
+
+    def _free(self) -> int:
+        return self.options.concurrency - len(self._attempts)
+
+    def _long_room(self) -> int:
+        """Slots that a long job may take; the others are kept for short ones."""
+        kept = int(self.options.concurrency * self.options.short_share)
+        long_count = sum(1 for attempt in self._attempts.values() if attempt.job.size == Size.LONG)
+        return self.options.concurrency - kept - long_count
+
+    def _is_done(self) -> bool:
+        return self._stop.is_set() or (self.options.max_jobs is not None and self.report.claimed >= self.options.max_jobs)
+
+    def _is_healthy(self) -> bool:
+        """Whether its heartbeat is fresh enough that it may start calls."""
+        return time.monotonic() - self._heartbeat.beat_at < conf.lease_s / 2
+
+    def _start(self, job: Claimed) -> None:
+        attempt = Attempt(job, has_news=self._writer.has_news)
+        self._attempts[job.id] = attempt
+        self._idle.clear()
+        self.report.claimed += 1
+        task = asyncio.create_task(self._run(attempt))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, attempt: Attempt) -> None:
+        outcome = await attempt.run(self._providers)
+        if attempt.is_lease_lost:
+            self._ended(attempt, None)
+        else:
+            self._writer.settle(attempt, settlement(attempt, outcome))
+
+    def _ended(self, attempt: Attempt, state: str | None) -> None:
+        """Its settle has committed, or its lease was lost: the slot is free."""
+        if self._attempts.get(attempt.job.id) is not attempt:
+            return
+        del self._attempts[attempt.job.id]
+        if state is None:
+            self.report.lease_lost += 1
+            self._heartbeat.lease_lost_count += 1
+            logger.warning("event=lease_lost job=%s attempt=%s", attempt.job.public_id, attempt.job.attempt)
+        else:
+            self.report.ended[state] = self.report.ended.get(state, 0) + 1
+            self.report.released += state == "queued"
+        if not self._attempts:
+            self._idle.set()
+        self._work.set()
+
+    async def _is_empty(self) -> bool:
+        """Whether nothing is queued, running or waiting for a retry, in what this worker serves."""
+        try:
+            async with self._connect() as conn:
+                row = await (await conn.execute(load("is_empty"), {"pools": self._pool_ids, "tiers": self._tier_ids})).fetchone()
+        except DATABASE_GONE:
+            return False
+        return bool(row and row[0])
+
+    # Wake-ups, and what the heartbeat tells.
+
+    async def _poll(self) -> None:
+        """The net under NOTIFY: look which pools have work."""
+        while True:
+            try:
+                async with self._connect() as conn:
+                    self._add_ready(await queue.ready_pools(conn))
+            except DATABASE_GONE:
+                pass
+            await asyncio.sleep(conf.poll_s)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with await AsyncConnection.connect(**dsn(direct=True), autocommit=True) as conn:
+                    await conn.execute(f"listen {WORK_CHANNEL}")
+                    async for notice in conn.notifies():
+                        self._hear(notice.payload)
+            except psycopg.Error as error:
+                logger.warning("event=listen_failed reason=%r", str(error).strip().partition("\n")[0])
+            await asyncio.sleep(conf.poll_s)
+
+    def _hear(self, payload: str) -> None:
+        for entry in payload.split():
+            what, _, rest = entry.partition(":")
+            numbers = [int(part) for part in rest.split(":") if part.isdecimal()]
+            if what == "pool" and len(numbers) == 1:
+                self._add_ready(numbers)
+            elif what == "cancel" and len(numbers) == 2:
+                self._cancel(*numbers)
+
+    def _add_ready(self, pool_ids: list[int]) -> None:
+        for pool_id in pool_ids:
+            if self._pool_ids is None or pool_id in self._pool_ids:
+                self._ready.setdefault(pool_id)
+        if pool_ids:
+            self._work.set()
+
+    def _poke(self) -> None:
+        """Something was moved back into the queue by this worker's duties."""
+        self._work.set()
+
+    def _cancel(self, job_id: int, number: int) -> None:
+        attempt = self._attempts.get(job_id)
+        if attempt is not None and attempt.job.attempt == number:
+            attempt.stop(Kind.CANCELLED)
+
+    def _tell(self, beat: Beat) -> None:
+        """Called in the heartbeat's thread."""
+        self._loop.call_soon_threadsafe(self._compare, beat)
+
+    def _compare(self, beat: Beat) -> None:
+        """What the table says against what this worker believes."""
+        held = {(job_id, number) for job_id, number, _ in beat.held}
+        for job_id, number, is_cancelled in beat.held:
+            if is_cancelled:
+                self._cancel(job_id, number)
+        for job_id, attempt in list(self._attempts.items()):
+            is_running = attempt.claimed_at < beat.began_at and not attempt.is_ended
+            if is_running and (job_id, attempt.job.attempt) not in held:
+                attempt.lose()
+        known = {(job_id, attempt.job.attempt) for job_id, attempt in self._attempts.items()}
+        unknown = held - known
+        if self._claiming_since is None and (orphans := unknown & self._orphans):
+            self._tasks.add(task := asyncio.create_task(self._release_orphans(orphans)))
+            task.add_done_callback(self._tasks.discard)
+        self._orphans = unknown
+        if beat.is_draining and not self._stop.is_set():
+            logger.info("event=drain_asked")
+            self._stop.set()
+
+    async def _release_orphans(self, orphans: set[tuple[int, int]]) -> None:
+        """A claim whose commit was not acknowledged left jobs that nobody runs: hand them back."""
+        logger.warning("event=orphans_released jobs=%s", len(orphans))
+        settlements = [
+            queue.Settlement(
+                job_id=job_id, attempt=number, state="queued", outcome="released", is_failure=False, delay_s=0,
+                decision="Claimed without the worker's knowledge (the acknowledgement was lost): handed back unsent.", cost=0,
+                input_tokens=0, output_tokens=0,
+            )
+            for job_id, number in sorted(orphans)
+        ]  # fmt: skip
+        try:
+            async with self._connect() as conn:
+                _, wakes = await queue.settle(conn, settlements, worker=self.id)
+            self._writer.wake(wakes)
+        except DATABASE_GONE as error:  # the next beat finds them again
+            logger.warning("event=orphans_wait reason=%r", str(error).strip().partition("\n")[0])
+
+    async def _tick(self) -> None:
+        """Shows the heartbeat that the loop is alive; stops the calls of a worker that lost its way to Postgres."""
+        while True:
+            self._heartbeat.loop_ticked_at = time.monotonic()
+            late_s = time.monotonic() - self._heartbeat.beat_at
+            # While the server is down nobody reclaims, until a lease's length after its start: keep the paid calls.
+            if late_s > conf.lease_s - conf.heartbeat_s and not self._heartbeat.is_server_down:
+                for attempt in list(self._attempts.values()):
+                    if not attempt.is_ended:
+                        attempt.lose()
+            await asyncio.sleep(TICK_S)
+
+    # Drain.
+
+    async def _drain(self, claims: asyncio.Task[None]) -> None:
+        """Let what runs end, within the time allowed; hand the rest back."""
+        self._stop.set()
+        self._work.set()
+        await asyncio.gather(claims, return_exceptions=True)  # not cancelled: its commit may be on its way
+        if self._attempts:
+            timeout_s = self.options.drain_timeout_s
+            if timeout_s is None:
+                timeout_s = max(attempt.job.timeout_s for attempt in self._attempts.values())
+            logger.info("event=drain running=%s timeout_s=%.0f", len(self._attempts), timeout_s)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                self._release_all()
+                await self._idle.wait()
+
+    def _release_all(self) -> None:
+        for attempt in list(self._attempts.values()):
+            attempt.stop(Kind.RELEASED)
+
+    # Connections, and the worker's own row.
+
+    @asynccontextmanager
+    async def _open_pool(self) -> AsyncIterator[None]:
+        pool = AsyncConnectionPool(
+            kwargs=dsn() | {"autocommit": True}, min_size=2, max_size=POOL_CONNECTIONS, timeout=5, open=False, name="llmjobs-worker"
+        )
+        self._connections = pool
+        async with pool:
+            yield
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[AsyncConnection[Any]]:
+        async with self._connections.connection() as conn:
+            yield conn
+
+    async def _register(self) -> None:
+        async with self._connect() as conn:
+            await conn.execute(
+                load("register_worker"),
+                {
+                    "id": self.id, "host": socket.gethostname()[:255], "pid": os.getpid(), "version": __version__,
+                    "slots": self.options.concurrency, "pools": list(self.options.pools), "tiers": list(self.options.tiers),
+                },
+            )  # fmt: skip
+            if self.options.pools:
+                self._pool_ids = await _ids(conn, "llmjobs_model", self.options.pools)
+            if self.options.tiers:
+                self._tier_ids = await _ids(conn, "llmjobs_tier", self.options.tiers)
+
+    async def _unregister(self) -> None:
+        try:
+            async with self._connect() as conn:
+                await conn.execute("update llmjobs_worker set stopped_at = statement_timestamp() where id = %s", [self.id])
+        except DATABASE_GONE:
+            pass  # its lease ends by itself
+
+
+def dsn(*, direct: bool = False) -> dict[str, Any]:
+    """Django's own settings of the default database for psycopg; `direct` prefers `conf.listen_dsn`, past a pooler."""
+    if direct and conf.listen_dsn:
+        return {"conninfo": conf.listen_dsn}
+    params = dict(connections["default"].get_connection_params())
+    for name in ("cursor_factory", "context", "pool"):
+        params.pop(name, None)
+    return params
+
+
+def connect_sync() -> psycopg.Connection[Any]:
+    return psycopg.connect(**dsn(direct=True) | {"autocommit": True, "connect_timeout": max(2, int(conf.heartbeat_s))})
+
+
+async def _ids(conn: AsyncConnection[Any], table: str, names: tuple[str, ...]) -> list[int]:
+    rows = await (await conn.execute(f"select id from {table} where name = any (%s)", [list(names)])).fetchall()
+    return [row[0] for row in rows]
+
+
+async def _first_of(*waits: Any) -> None:
+    """Until one of them ends; its exception, if it has one, is raised."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    tasks[0].cancel()
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error

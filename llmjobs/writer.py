@@ -1,0 +1,148 @@
+"""What a worker writes while its jobs run: events and settlements, of all its jobs together, in ticks.
+
+One transaction in flight a worker: an event's number never appears after a higher one. A tick waits for nothing when the
+one before is long ago, so a first token is seen at once; under load it gathers. The last events of an attempt and its
+settlement go in one transaction. When Postgres is gone the batch is kept and sent again: nothing is lost, and sending
+twice is harmless.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+
+from llmjobs import queue
+from llmjobs.conf import conf
+from llmjobs.errors import DatabaseUnavailable
+from llmjobs.events import EVENTS_CHANNEL, Event, Wake, append, wake
+from llmjobs.execution import Attempt
+from llmjobs.queue import Settlement
+from llmjobs.states import State
+
+logger = logging.getLogger("llmjobs.worker")
+
+Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
+Ended = Callable[[Attempt, str | None], None]  # the new state, or None for a lost lease
+RETRY_S = 0.25
+
+
+class Writer:
+    def __init__(self, *, worker: UUID, connect: Connect, ended: Ended) -> None:
+        self._worker, self._connect, self._ended = worker, connect, ended
+        self._talking: dict[int, Attempt] = {}  # by job id: those with something to say
+        self._settling: list[tuple[Attempt, Settlement]] = []
+        self._wakes: list[Wake] = []  # of others' verbs, to go out with the next tick
+        self._work = asyncio.Event()
+        self._written_at = 0.0
+        self.is_closing = False
+
+    def has_news(self, attempt: Attempt) -> None:
+        self._talking[attempt.job.id] = attempt
+        self._work.set()
+
+    def settle(self, attempt: Attempt, settlement: Settlement) -> None:
+        """The slot is free when `ended` is called, after the commit."""
+        self._settling.append((attempt, settlement))
+        self._work.set()
+
+    def wake(self, wakes: list[Wake]) -> None:
+        self._wakes += wakes
+        if wakes:
+            self._work.set()
+
+    def close(self) -> None:
+        """Write what is left, then end."""
+        self.is_closing = True
+        self._work.set()
+
+    async def run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            await self._work.wait()
+            if not self._settling and not self._talking and not self._wakes and self.is_closing:
+                return
+            tick_ms = conf.settle_tick_ms if self._settling else conf.event_tick_ms
+            await asyncio.sleep(max(0.0, self._written_at + tick_ms / 1_000 - clock()))
+            self._work.clear()
+            await self._write()
+            self._written_at = clock()
+            if self._settling or self._talking or self._wakes or self.is_closing:
+                self._work.set()
+
+    async def _write(self) -> None:
+        batch, self._settling = self._settling[: conf.settle_batch_max], self._settling[conf.settle_batch_max :]
+        talking, self._talking = self._talking, {}
+        wakes, self._wakes = self._wakes, []
+        events: list[Event] = []
+        for attempt in talking.values():
+            if news := attempt.take_events():
+                events += news
+                wakes.append(Wake(attempt.job.id, attempt.job.client_id, news[0].seq))
+        settled = [settlement for _, settlement in batch]
+        while True:
+            try:
+                states, more = await self._send(events, settled)
+                break
+            except (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnavailable) as error:
+                logger.warning("event=write_waits settlements=%s events=%s reason=%s", len(settled), len(events), _line(error))
+                await asyncio.sleep(RETRY_S)
+            except psycopg.Error as error:
+                logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
+                states, more = await self._send_singly(events, settled)
+                break
+        for attempt, _ in batch:
+            self._ended(attempt, states.get(attempt.job.id))
+        await self._notify(wakes + more)
+
+    async def _send(self, events: list[Event], settled: list[Settlement]) -> tuple[dict[int, str], list[Wake]]:
+        async with self._connect() as conn:
+            if settled:
+                return await queue.settle(conn, settled, worker=self._worker, events=events)
+            if events:
+                await append(conn, events, worker=self._worker)
+            return {}, []
+
+    async def _send_singly(self, events: list[Event], settled: list[Settlement]) -> tuple[dict[int, str], list[Wake]]:
+        """Postgres refused something in the batch: find it, and end that job alone as dead, without its answer."""
+        states: dict[int, str] = {}
+        wakes: list[Wake] = []
+        for event in events:
+            try:
+                await self._send([event], [])
+            except psycopg.DataError as error:
+                logger.error("event=event_refused job=%s seq=%s reason=%s", event.job_id, event.seq, _line(error))
+        for settlement in settled:
+            try:
+                state, more = await self._send([], [settlement])
+            except psycopg.DataError as error:
+                state, more = await self._send([], [_without_answer(settlement, error)])
+            states |= state
+            wakes += more
+        return states, wakes
+
+    async def _notify(self, wakes: list[Wake]) -> None:
+        if not wakes:
+            return
+        try:
+            async with self._connect() as conn:
+                await wake(conn, EVENTS_CHANNEL, wakes)
+        except (psycopg.Error, DatabaseUnavailable) as error:  # viewers poll underneath
+            logger.warning("event=wake_lost count=%s reason=%s", len(wakes), _line(error))
+
+
+def _without_answer(settlement: Settlement, error: psycopg.Error) -> Settlement:
+    words = f"Postgres refused the answer ({type(error).__name__}): dead-lettered without it."
+    return replace(
+        settlement, state=State.DEAD, outcome="unrecognised", is_failure=True, decision=words, error_code="unstorable",
+        error_message=words, error_class="unknown", usage=None, output=None, output_text="",
+    )  # fmt: skip
+
+
+def _line(error: BaseException) -> str:
+    return repr(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
