@@ -36,7 +36,9 @@ def _made_on_first_use(name: str, provider: Provider, client: Client) -> Model:
     try:
         Model._meta.get_field("name").run_validators(name)
     except ValidationError:
-        raise ModelNotFound(f"expected the name of a model, got {name!r}", param="model", code="model_not_found") from None
+        raise ModelNotFound(
+            f"expected the name of a model, got {name!r}", param="model", code="model_not_found"
+        ) from None
     pool, _ = Model.objects.get_or_create(
         name=name,
         defaults={
@@ -54,6 +56,7 @@ def _default_provider() -> Provider | None:
     if not url and not os.environ.get("OPENAI_API_KEY"):
         return None
     provider, _ = Provider.objects.get_or_create(
-        name="openai", defaults={"base_url": url or OPENAI_URL, "api_key_env": "OPENAI_API_KEY", "any_model": True}
+        name="openai",
+        defaults={"base_url": url or OPENAI_URL, "api_key_env": "OPENAI_API_KEY", "any_model": True},
     )
     return provider if provider.any_model else None

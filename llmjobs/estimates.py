@@ -57,7 +57,10 @@ def weighted_tokens(input_tokens: int, output_tokens: int, output_weight: float)
 
 
 def cost_usd(
-    input_tokens: int, output_tokens: int, input_usd_per_mtok: Decimal | None, output_usd_per_mtok: Decimal | None
+    input_tokens: int,
+    output_tokens: int,
+    input_usd_per_mtok: Decimal | None,
+    output_usd_per_mtok: Decimal | None,
 ) -> Decimal | None:
     """Dollars, by the prices of a million tokens; None where no price is known."""
     if input_usd_per_mtok is None and output_usd_per_mtok is None:

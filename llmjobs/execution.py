@@ -16,9 +16,9 @@ from llmjobs import outcomes
 from llmjobs.conf import conf
 from llmjobs.estimates import cost_usd, weighted_tokens
 from llmjobs.events import Event
+from llmjobs.leases import Claimed, Settlement
 from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome
 from llmjobs.providers.openai import Call, OpenAIProviders, Timeouts
-from llmjobs.queue import Claimed, Settlement
 from llmjobs.states import SEQ_EPOCH, EventType
 
 logger = logging.getLogger("llmjobs.attempt")
@@ -40,7 +40,6 @@ class Attempt:
         self.is_ended = False  # the call is over; its settlement is on its way
         self._seq = job.epoch * SEQ_EPOCH
         self._started = False
-        self._call: Call | None = None
         self._task: asyncio.Task[Outcome] | None = None
 
     async def run(self, providers: OpenAIProviders) -> Outcome:
@@ -52,20 +51,17 @@ class Attempt:
 
     async def _run(self, providers: OpenAIProviders) -> Outcome:
         self._has_news(self)
-        self._call = call = self._new_call()
-        if self.stop_reason is not None:
-            return call.ended(self.stop_reason)
+        call = self._new_call()
         self._task = asyncio.create_task(providers.run(call))
+        if self.stop_reason is not None:
+            self._task.cancel()
         try:
-            outcome = await self._task
+            return await self._task
         except asyncio.CancelledError:
-            if self.stop_reason is None:
-                raise
-            outcome = call.ended(self.stop_reason)
+            return call.answer or call.ended(self.stop_reason or Kind.RELEASED)
         except Exception as error:  # the attempt's boundary: anything at all settles the job
             logger.exception("event=attempt_crashed job=%s attempt=%s", self.job.public_id, self.job.attempt)
-            outcome = call.ended(Kind.UNRECOGNISED, error=Error("internal_error", f"{type(error).__name__} in the worker"))
-        return outcome
+            return call.ended(Kind.UNRECOGNISED, error=Error("internal_error", f"{type(error).__name__} in the worker"))
 
     def stop(self, reason: Kind) -> None:
         """Abort the call, because of a cancel or a drain. An answer that has finished wins."""
@@ -110,7 +106,12 @@ class Attempt:
             model=job.upstream_name,
             body=job.body,
             request_id=f"{job.public_id}.{job.attempt}",
-            timeouts=Timeouts(conf.connect_timeout_s, conf.first_token_timeout_s, conf.between_tokens_timeout_s, job.timeout_s),
+            timeouts=Timeouts(
+                conf.connect_timeout_s,
+                conf.first_token_timeout_s,
+                conf.between_tokens_timeout_s,
+                job.timeout_s,
+            ),
             output_bytes_max=conf.output_max_bytes,
             est_input_tokens=job.est_input_tokens,
             on_text=self._on_text,
@@ -192,9 +193,10 @@ def _log(attempt: Attempt, outcome: Outcome, state: str, price: Decimal | None) 
     """The canonical line of an attempt; never a prompt, an answer or a key."""
     job, usage = attempt.job, outcome.usage
     logger.info(
-        "event=attempt job=%s attempt=%s client=%s tier=%s pool=%s outcome=%s state=%s error=%s waited_s=%.3f ran_s=%.3f "
-        "input_tokens=%s output_tokens=%s cost_usd=%s",
+        "event=attempt job=%s attempt=%s client=%s tier=%s pool=%s outcome=%s state=%s error=%s "
+        "waited_s=%.3f ran_s=%.3f input_tokens=%s output_tokens=%s cost_usd=%s",
         job.public_id, job.attempt, job.client, job.tier, job.model, outcome.kind, state,
         outcome.error.code if outcome.error else "-", job.waited_s, time.monotonic() - attempt.claimed_at,
-        usage.input_tokens if usage else "-", usage.output_tokens if usage else "-", "-" if price is None else f"{price:f}",
+        usage.input_tokens if usage else "-", usage.output_tokens if usage else "-",
+        "-" if price is None else f"{price:f}",
     )  # fmt: skip

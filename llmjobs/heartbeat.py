@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 
 from llmjobs.conf import conf
+from llmjobs.database import connect_sync
 from llmjobs.sql import load
 
 logger = logging.getLogger("llmjobs.worker")
@@ -32,9 +33,9 @@ class Beat:
 class Heartbeat(threading.Thread):
     """`tell` is called in this thread, with each Beat."""
 
-    def __init__(self, *, worker: UUID, connect: Callable[[], psycopg.Connection[Any]], tell: Callable[[Beat], None]) -> None:
+    def __init__(self, *, worker: UUID, tell: Callable[[Beat], None]) -> None:
         super().__init__(name="llmjobs-heartbeat", daemon=True)
-        self._worker, self._connect, self._tell = worker, connect, tell
+        self._worker, self._tell = worker, tell
         self._stopping = threading.Event()
         self._conn: psycopg.Connection[Any] | None = None
         self.loop_ticked_at = time.monotonic()  # owned by the loop
@@ -57,7 +58,7 @@ class Heartbeat(threading.Thread):
         began_at, told = time.monotonic(), self.lease_lost_count
         try:
             if self._conn is None or self._conn.closed:
-                self._conn = self._connect()
+                self._conn = connect_sync(conf.heartbeat_s)
             row = self._conn.execute(load("heartbeat"), {"worker": self._worker, "lease_lost": told}).fetchone()
         except psycopg.Error as error:
             self.is_server_down = _is_server_down(error)
@@ -81,5 +82,11 @@ def _is_server_down(error: psycopg.Error) -> bool:
     """Whether the server said itself that it is away, or nobody listens there. A time-out may be our own network."""
     if isinstance(error, (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.CannotConnectNow)):
         return True
-    words = ("Connection refused", "No such file", "starting up", "shutting down", "server closed the connection")
+    words = (
+        "Connection refused",
+        "No such file",
+        "starting up",
+        "shutting down",
+        "server closed the connection",
+    )
     return any(word in str(error) for word in words)

@@ -1,4 +1,4 @@
-"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep. Each bounded, each safe on all workers at once.
+"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep. Each bounded, and safe on all workers.
 
 Each runs at its own pace, until it finds less than a full batch. When Postgres is gone a duty skips its turn.
 """
@@ -6,7 +6,6 @@ Each runs at its own pace, until it finds less than a full batch. When Postgres 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import psycopg
@@ -14,12 +13,11 @@ from psycopg import AsyncConnection
 
 from llmjobs import queue
 from llmjobs.conf import conf
-from llmjobs.errors import DatabaseUnavailable
+from llmjobs.database import Connect
 from llmjobs.events import Wake
 
 logger = logging.getLogger("llmjobs.worker")
 
-Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 Verb = Callable[[AsyncConnection[Any]], Awaitable[list[Wake]]]
 
 
@@ -43,7 +41,7 @@ class Duties:
                     pass
                 if moved:
                     self._poke()
-            except (psycopg.Error, DatabaseUnavailable) as error:
+            except psycopg.Error as error:
                 logger.warning("event=duty_skipped duty=%s reason=%r", name, str(error).strip().partition("\n")[0])
             await asyncio.sleep(pace_s())
 

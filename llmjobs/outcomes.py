@@ -132,7 +132,10 @@ def decide(
     spent = bounds.spent_usd + (cost_usd or 0)
     if bounds.max_cost_usd is not None and is_failure and spent >= bounds.max_cost_usd:
         return Decision(
-            State.DEAD, True, 0, f"Lost attempts cost ${spent:f} of at most ${bounds.max_cost_usd:f}: dead-lettered. {said}"
+            State.DEAD,
+            True,
+            0,
+            f"Lost attempts cost ${spent:f} of at most ${bounds.max_cost_usd:f}: dead-lettered. {said}",
         )
     counted = f"failure {failures} of {bounds.max_attempts}" if is_failure else "no failure counted"
     return Decision(State.SCHEDULED, is_failure, delay_s, f"Tried again in {delay_s:.1f} s ({counted}). {said}")
@@ -142,7 +145,9 @@ def _is_rate_limit(error: Error | None) -> bool:
     return error is not None and error.provider_status == 429
 
 
-QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"})
+QUOTA_CODES = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
+)
 DETERMINISTIC_CODES = frozenset(
     {
         "context_length_exceeded",
@@ -156,7 +161,9 @@ DETERMINISTIC_CODES = frozenset(
         "unsupported_parameter",
     }
 )
-TRANSIENT_CODES = frozenset({"server_error", "server_overloaded", "overloaded_error", "rate_limit_exceeded", "slow_down"})
+TRANSIENT_CODES = frozenset(
+    {"server_error", "server_overloaded", "overloaded_error", "rate_limit_exceeded", "slow_down"}
+)
 
 
 def classify(status: int | None, code: str | None) -> Kind:

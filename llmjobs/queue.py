@@ -1,14 +1,14 @@
 """The verbs: the only writer of `Job.state`.
 
 A verb is a file in `sql/` and a function here. Submit, cancel, requeue and erase use Django's connection and take part
-in the caller's transaction; claim, settle, reclaim, stage and expire are the workers', over psycopg's async connections.
-Every write to a running job names its lease, which is the job's id, the attempt's number and the worker; who is not
-returned has lost it. Everybody appends to the inbox; only a claim, under the turnstile, writes flows and lanes.
+in the caller's transaction; claim, settle, reclaim, stage and expire are the workers', over psycopg's async
+connections. Every write to a running job names its lease, which is the job's id, the attempt's number and the worker;
+who is not returned has lost it. Everybody appends to the inbox; only a claim, under the turnstile, writes flows and
+lanes.
 """
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -21,10 +21,17 @@ from psycopg.rows import dict_row
 from llmjobs import submissions
 from llmjobs.catalog import pool_for
 from llmjobs.conf import conf
-from llmjobs.errors import IdempotencyInProgress, IdempotencyKeyReused, InvalidRequest, JobNotFound, NotAllowed
+from llmjobs.errors import (
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    JobNotFound,
+    NotAllowed,
+)
 from llmjobs.estimates import estimate
 from llmjobs.events import EVENTS_CHANNEL, WORK_CHANNEL, Event, Wake, append, wake_on_commit
 from llmjobs.ids import uuid7
+from llmjobs.leases import Claim, Claimed, Settlement
 from llmjobs.models import Client, Job, JobEvent, JobRequest, JobResult, Model
 from llmjobs.sql import load
 from llmjobs.states import TERMINAL, Priority
@@ -76,7 +83,8 @@ def submit_submission(client: Client, submission: Submission, idempotency_key: s
         if "lock timeout" not in str(error):
             raise
         raise IdempotencyInProgress(
-            "another request with this Idempotency-Key is still being taken in", code="idempotency_in_progress"
+            "another request with this Idempotency-Key is still being taken in",
+            code="idempotency_in_progress",
         ) from error
 
 
@@ -90,7 +98,10 @@ def submit_many(client: Client, asked: Sequence[Submission], keys: Sequence[str 
     with connection.cursor() as cursor:
         cursor.execute(load("submit"), {"jobs": json.dumps(rows, ensure_ascii=False)})
         made = cursor.fetchall()
-    jobs = [_made(client, pools[submission.model], row, values) for submission, row, values in zip(asked, rows, made, strict=True)]
+    jobs = [
+        _made(client, pools[submission.model], row, values)
+        for submission, row, values in zip(asked, rows, made, strict=True)
+    ]
     wake_on_commit(WORK_CHANNEL, sorted({f"pool:{pool.id}" for pool in pools.values()}))
     wake_on_commit(EVENTS_CHANNEL, [Wake(job.id, client.id, 1 << 20) for job in jobs])
     return jobs
@@ -143,14 +154,15 @@ def _made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any
     columns = {column.attname for column in Job._meta.concrete_fields}
     job = Job(
         **{name: value for name, value in row.items() if name in columns and name != "public_id"},
-        id=job_id, public_id=public_id, state=state, lane_order=lane_order, created_at=created_at, available_at=available_at,
-        retry_until=retry_until, expires_at=expires_at, attempt=0, failures=0, epoch=1,
+        id=job_id, public_id=public_id, state=state, lane_order=lane_order, created_at=created_at,
+        available_at=available_at, retry_until=retry_until, expires_at=expires_at, attempt=0, failures=0, epoch=1,
     )  # fmt: skip
     job._state.adding, job._state.db = False, connection.alias
     job.pool, job.client, job.tier = pool, client, client.tier
     job.request = JobRequest(
-        job_id=job_id, client_id=client.id, body=row["body"], prompt_hash=row["prompt_hash"], metadata=dict(row["metadata"]),
-        user=row["user"], idempotency_key=row["idempotency_key"], fingerprint=row["fingerprint"],
+        job_id=job_id, client_id=client.id, body=row["body"], prompt_hash=row["prompt_hash"],
+        metadata=dict(row["metadata"]), user=row["user"], idempotency_key=row["idempotency_key"],
+        fingerprint=row["fingerprint"],
         max_cost_usd=None if row["max_cost_usd"] is None else Decimal(row["max_cost_usd"]),
     )  # fmt: skip
     return job
@@ -174,8 +186,14 @@ def cancel(job_ids: Iterable[int], *, client_id: int | None = None) -> list[int]
     with connection.cursor() as cursor:
         cursor.execute(load("cancel"), {"ids": list(job_ids), "client_id": client_id})
         rows = cursor.fetchall()
-    wake_on_commit(EVENTS_CHANNEL, [Wake(job_id, owner, seq) for job_id, owner, seq, state, *_ in rows if state != "running"])
-    wake_on_commit(WORK_CHANNEL, [f"cancel:{job_id}:{attempt}" for job_id, _, _, state, attempt in rows if state == "running"])
+    wake_on_commit(
+        EVENTS_CHANNEL,
+        [Wake(job_id, owner, seq) for job_id, owner, seq, state, *_ in rows if state != "running"],
+    )
+    wake_on_commit(
+        WORK_CHANNEL,
+        [f"cancel:{job_id}:{attempt}" for job_id, _, _, state, attempt in rows if state == "running"],
+    )
     return [row[0] for row in rows]
 
 
@@ -212,50 +230,6 @@ arequeue = sync_to_async(requeue)
 # Claim, settle and the duties: a worker's own connection, in autocommit mode.
 
 
-@dataclass(slots=True)
-class Claimed:
-    """A job that this worker now holds, with all that its attempt needs. `charged` is in weighted tokens."""
-
-    id: int
-    public_id: UUID
-    attempt: int
-    epoch: int
-    failures: int
-    endpoint: str
-    size: int
-    client_id: int
-    client: str
-    tier: str
-    max_attempts: int
-    timeout_s: float
-    charged: float
-    est_input_tokens: int
-    est_output_tokens: int
-    retry_left_s: float
-    waited_s: float
-    body: str
-    max_cost_usd: Decimal | None
-    spent_usd: Decimal
-    pool_id: int
-    model: str
-    upstream_name: str
-    input_usd_per_mtok: Decimal | None
-    output_usd_per_mtok: Decimal | None
-    provider: str
-    base_url: str
-    api_key_env: str
-
-
-@dataclass(slots=True)
-class Claim:
-    """What a claim brought, and whether asking again at once may bring more."""
-
-    jobs: list[Claimed] = field(default_factory=list)
-    expired: list[Wake] = field(default_factory=list)
-    skipped: list[int] = field(default_factory=list)  # lanes whose heads others hold locked
-    again: bool = False
-
-
 _CLAIMED_FIELDS = tuple(Claimed.__dataclass_fields__)
 
 
@@ -273,7 +247,8 @@ async def claim(
     size = next((n for n in CLAIM_SIZES if n >= count), CLAIM_SIZES[-1])
     count = min(count, size)
     params = {
-        "pool": pool_id, "count": count, "worker": worker, "tiers": tiers, "short_only": short_only, "exclude": list(exclude),
+        "pool": pool_id, "count": count, "worker": worker, "tiers": tiers, "short_only": short_only,
+        "exclude": list(exclude),
     }  # fmt: skip
     async with conn.pipeline(), conn.transaction():
         fold = await _fold(conn, is_sweep=False)
@@ -315,45 +290,23 @@ async def ready_pools(conn: AsyncConnection[Any]) -> list[int]:
     return [row[0] for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """One attempt's end, with its lease; the columns are those of the attempt, the result and the job."""
-
-    job_id: int
-    attempt: int
-    state: str
-    outcome: str
-    is_failure: bool
-    delay_s: float
-    decision: str
-    error_code: str | None = None
-    error_message: str | None = None
-    error_class: str | None = None
-    provider_status: int | None = None
-    provider_request_id: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost: float | None = None  # weighted tokens; None: the charge stands
-    cost_usd: str | None = None
-    usage: Any = None
-    output: str | None = None
-    output_text: str = ""
-    sent_ago_s: float | None = None
-    first_token_ago_s: float | None = None
-
-
 _SETTLEMENT_FIELDS = tuple(Settlement.__dataclass_fields__)
 
 
 async def settle(
-    conn: AsyncConnection[Any], settlements: Sequence[Settlement], *, worker: UUID, events: Sequence[Event] = ()
+    conn: AsyncConnection[Any],
+    settlements: Sequence[Settlement],
+    *,
+    worker: UUID,
+    events: Sequence[Event] = (),
 ) -> tuple[dict[int, str], list[Wake]]:
     """End attempts, after their last events, in one transaction.
 
     Returns the new state by job id, and the wake-ups to send after it. A job that is missing has lost its lease.
     """
     rows = json.dumps(
-        [{name: getattr(settlement, name) for name in _SETTLEMENT_FIELDS} for settlement in settlements], ensure_ascii=False
+        [{name: getattr(settlement, name) for name in _SETTLEMENT_FIELDS} for settlement in settlements],
+        ensure_ascii=False,
     )
     async with conn.pipeline(), conn.transaction():
         if events:

@@ -39,7 +39,9 @@ def streamed_texts(job_ids: list[int]) -> dict[int, str]:
         return dict(cursor.fetchall())
 
 
-def error_body(code: str, message: str, type: str = "invalid_request_error", param: str | None = None) -> dict[str, Any]:
+def error_body(
+    code: str, message: str, type: str = "invalid_request_error", param: str | None = None
+) -> dict[str, Any]:
     """OpenAI's error shape."""
     return {"error": {"code": code, "message": message, "type": type, "param": param}}
 
@@ -77,7 +79,11 @@ def _job(job: Job, place: Place | None, text: str | None, base_url: str) -> dict
         "started_at": time_json(job.started_at),
         "finished_at": time_json(job.finished_at),
         "output": json.loads(result.output) if result and result.output is not None and job.is_terminal else None,
-        "output_text": text if text is not None else result.output_text if result and job.state != State.RUNNING else "",
+        "output_text": text
+        if text is not None
+        else result.output_text
+        if result and job.state != State.RUNNING
+        else "",
         "usage": result.usage if result else None,
         "cost_usd": float(result.cost_usd) if result and result.cost_usd is not None else None,
         "error": _error(result) if result and result.error_code else None,

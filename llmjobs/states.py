@@ -28,11 +28,7 @@ TRANSITIONS: dict[str, dict[State | None, frozenset[State]]] = {
     "submit": {None: frozenset({State.QUEUED, State.SCHEDULED})},
     "stage": {State.SCHEDULED: frozenset({State.QUEUED})},
     "claim": {State.QUEUED: frozenset({State.RUNNING, State.EXPIRED})},
-    "settle": {
-        State.RUNNING: frozenset(
-            {State.COMPLETED, State.FAILED, State.DEAD, State.SCHEDULED, State.CANCELLED}
-        )
-    },
+    "settle": {State.RUNNING: frozenset({State.COMPLETED, State.FAILED, State.DEAD, State.SCHEDULED, State.CANCELLED})},
     "release": {State.RUNNING: frozenset({State.QUEUED, State.CANCELLED})},
     "reclaim": {State.RUNNING: frozenset({State.SCHEDULED, State.DEAD, State.CANCELLED})},
     "cancel": {

@@ -1,4 +1,4 @@
-"""What is asked for, checked: from a JSON object (or Python keywords) to a `Submission`, or an error that names the field.
+"""What is asked for, checked: a JSON object (or keywords) becomes a `Submission`, or an error that names the field.
 
 Shared by the HTTP API, bulk and Python. Pure but for the bounds in `conf`. Nothing here asks the database: whether the
 model exists and what the client may do is `queue.submit`'s to say.
@@ -20,8 +20,9 @@ MODEL_CHARS_MAX = 128
 USER_CHARS_MAX = 256
 FIELDS = frozenset(
     {
-        "model", "messages", "input", "body", "endpoint", "priority", "delay_s", "expires_in_s", "timeout_s", "max_attempts",
-        "retry_for_s", "max_cost_usd", "on_interrupt", "dedupe", "when_limited", "webhook_url", "user", "metadata",
+        "model", "messages", "input", "body", "endpoint", "priority", "delay_s", "expires_in_s", "timeout_s",
+        "max_attempts", "retry_for_s", "max_cost_usd", "on_interrupt", "dedupe", "when_limited", "webhook_url", "user",
+        "metadata",
     }
 )  # fmt: skip
 # Fields of the contract that only their default is served for yet: saying so beats ignoring them.
@@ -60,10 +61,13 @@ def parse(data: Any) -> Submission:
         if data.get(name, default) not in (None, default):
             served = "nothing" if default is None else json.dumps(default)
             raise InvalidRequest(
-                f"expected {served}: other values are not served by this version", param=name, code="unsupported_parameter"
+                f"expected {served}: other values are not served by this version",
+                param=name,
+                code="unsupported_parameter",
             )
-    model = _text(data, "model", MODEL_CHARS_MAX, required=True)
-    assert model is not None
+    model = _text(data, "model", MODEL_CHARS_MAX)
+    if model is None:
+        raise InvalidRequest("expected a string, got none", param="model", code="missing_required_parameter")
     endpoint, request = _request(data, model)
     body = _dump(request, "body" if "body" in data else "messages" if "messages" in data else "input")
     metadata = _metadata(data.get("metadata"))
@@ -103,10 +107,16 @@ def _request(data: Mapping[str, Any], model: str) -> tuple[str, dict[str, Any]]:
             raise InvalidRequest(f"expected an object, got {_kind(request)}", param="body", code="invalid_type")
         if request.get("model", model) != model:
             raise InvalidRequest(
-                f"expected the model {model!r} or none, got {request['model']!r}", param="body.model", code="conflicting_parameters"
+                f"expected the model {model!r} or none, got {request['model']!r}",
+                param="body.model",
+                code="conflicting_parameters",
             )
         if "stream" in request and not isinstance(request["stream"], bool):
-            raise InvalidRequest(f"expected a boolean, got {_kind(request['stream'])}", param="body.stream", code="invalid_type")
+            raise InvalidRequest(
+                f"expected a boolean, got {_kind(request['stream'])}",
+                param="body.stream",
+                code="invalid_type",
+            )
         request, path = {key: value for key, value in request.items() if key != "model"}, "body."
     else:
         request, path = {given[0]: data[given[0]]}, ""
@@ -129,7 +139,9 @@ def _check_prompt(endpoint: str, request: Mapping[str, Any], path: str) -> None:
     if prompt is None and endpoint == Endpoint.RESPONSES and request.get("prompt") is not None:
         return  # a stored prompt of the provider's
     if prompt is None:
-        raise InvalidRequest(f"expected {name} for {endpoint}, got none", param=param, code="missing_required_parameter")
+        raise InvalidRequest(
+            f"expected {name} for {endpoint}, got none", param=param, code="missing_required_parameter"
+        )
     if endpoint == Endpoint.CHAT and not isinstance(prompt, list):
         raise InvalidRequest(f"expected an array of messages, got {_kind(prompt)}", param=param, code="invalid_type")
     if not isinstance(prompt, (list, str)):
@@ -137,14 +149,22 @@ def _check_prompt(endpoint: str, request: Mapping[str, Any], path: str) -> None:
     if not prompt:
         raise InvalidRequest("expected at least one element, got none", param=param, code="empty")
     if isinstance(prompt, list) and len(prompt) > conf.messages_max:
-        raise InvalidRequest(f"expected at most {conf.messages_max} elements, got {len(prompt)}", param=param, code="too_many")
+        raise InvalidRequest(
+            f"expected at most {conf.messages_max} elements, got {len(prompt)}", param=param, code="too_many"
+        )
     if endpoint == Endpoint.CHAT:
         for index, message in enumerate(prompt):
             if not isinstance(message, Mapping):
-                raise InvalidRequest(f"expected an object, got {_kind(message)}", param=f"{param}[{index}]", code="invalid_type")
+                raise InvalidRequest(
+                    f"expected an object, got {_kind(message)}",
+                    param=f"{param}[{index}]",
+                    code="invalid_type",
+                )
             if not isinstance(message.get("role"), str):
                 raise InvalidRequest(
-                    f"expected a string, got {_kind(message.get('role'))}", param=f"{param}[{index}].role", code="invalid_type"
+                    f"expected a string, got {_kind(message.get('role'))}",
+                    param=f"{param}[{index}].role",
+                    code="invalid_type",
                 )
 
 
@@ -183,7 +203,9 @@ def _check_string(text: str, param: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise InvalidRequest("expected valid Unicode, got half a surrogate pair", param=param, code="invalid_text") from None
+            raise InvalidRequest(
+                "expected valid Unicode, got half a surrogate pair", param=param, code="invalid_text"
+            ) from None
 
 
 def _metadata(value: Any) -> dict[str, str]:
@@ -192,18 +214,26 @@ def _metadata(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise InvalidRequest(f"expected an object, got {_kind(value)}", param="metadata", code="invalid_type")
     if len(value) > conf.metadata_keys_max:
-        raise InvalidRequest(f"expected at most {conf.metadata_keys_max} keys, got {len(value)}", param="metadata", code="too_many")
+        raise InvalidRequest(
+            f"expected at most {conf.metadata_keys_max} keys, got {len(value)}",
+            param="metadata",
+            code="too_many",
+        )
     _check_text(value, "metadata")
     for key, text in value.items():
         if not 0 < len(key) <= conf.metadata_key_chars_max:
             raise InvalidRequest(
-                f"expected keys of 1 to {conf.metadata_key_chars_max} characters, got {len(key)}", param="metadata", code="too_long"
+                f"expected keys of 1 to {conf.metadata_key_chars_max} characters, got {len(key)}",
+                param="metadata",
+                code="too_long",
             )
         if not isinstance(text, str):
             raise InvalidRequest(f"expected a string, got {_kind(text)}", param=f"metadata.{key}", code="invalid_type")
         if len(text) > conf.metadata_value_chars_max:
             raise InvalidRequest(
-                f"expected at most {conf.metadata_value_chars_max} characters, got {len(text)}", param=f"metadata.{key}", code="too_long"
+                f"expected at most {conf.metadata_value_chars_max} characters, got {len(text)}",
+                param=f"metadata.{key}",
+                code="too_long",
             )
     return dict(value)
 
@@ -220,16 +250,16 @@ def _priority(value: Any) -> int:
     raise InvalidRequest(f"expected one of {expected}, got {_shown(value)}", param="priority")
 
 
-def _text(data: Mapping[str, Any], name: str, chars_max: int, *, required: bool = False) -> str | None:
+def _text(data: Mapping[str, Any], name: str, chars_max: int) -> str | None:
     value = data.get(name)
     if value is None:
-        if required:
-            raise InvalidRequest("expected a string, got none", param=name, code="missing_required_parameter")
         return None
     if not isinstance(value, str):
         raise InvalidRequest(f"expected a string, got {_kind(value)}", param=name, code="invalid_type")
     if not 0 < len(value) <= chars_max:
-        raise InvalidRequest(f"expected 1 to {chars_max} characters, got {len(value)}", param=name, code="invalid_length")
+        raise InvalidRequest(
+            f"expected 1 to {chars_max} characters, got {len(value)}", param=name, code="invalid_length"
+        )
     _check_string(value, name)
     return value
 
@@ -246,7 +276,7 @@ def _bounded(
     data: Mapping[str, Any],
     name: str,
     default: Any,
-    types: tuple[type, ...],
+    types: tuple[type[int], ...] | tuple[type[int], type[float]],
     kind: str,
     make: Callable[[Any], Any],
     *,
@@ -269,11 +299,19 @@ def _digest(value: Any) -> str:
 
 
 def _unknown(name: Any) -> str:
-    return f"no such field: {_shown(name)}. Fields of the provider's request belong into body; ours are {', '.join(sorted(FIELDS))}"
+    ours = ", ".join(sorted(FIELDS))
+    return f"no such field: {_shown(name)}. Fields of the provider's request belong into body; ours are {ours}"
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 

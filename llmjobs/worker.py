@@ -1,8 +1,8 @@
 """A worker: one asyncio process with N slots. Claim, dispatch, drain.
 
 Owns the slots and the leases it believes to hold. What is written while jobs run is `writer.py`'s, one attempt is
-`execution.py`'s, the duties are `maintenance.py`'s, the sign of life is `heartbeat.py`'s. A slot is free after the settle
-of its job has committed, never before.
+`execution.py`'s, the duties are `maintenance.py`'s, the sign of life is `heartbeat.py`'s. A slot is free after the
+settle of its job has committed, never before.
 """
 
 import asyncio
@@ -16,28 +16,24 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
-from django.db import connections
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
 
 from llmjobs import __version__, queue
 from llmjobs.conf import conf
-from llmjobs.errors import DatabaseUnavailable
-from llmjobs.events import WORK_CHANNEL
+from llmjobs.database import DATABASE_GONE, async_pool
 from llmjobs.execution import Attempt, settlement
 from llmjobs.heartbeat import Beat, Heartbeat
+from llmjobs.leases import Claimed, Settlement
 from llmjobs.maintenance import Duties
 from llmjobs.outcomes import Kind
 from llmjobs.providers.openai import OpenAIProviders
-from llmjobs.queue import Claimed
+from llmjobs.rotation import Rotation
 from llmjobs.sql import load
 from llmjobs.states import Size
 from llmjobs.writer import Writer
 
 logger = logging.getLogger("llmjobs.worker")
 
-DATABASE_GONE = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnavailable)
 POOL_CONNECTIONS = 4  # claim, writer, duties, and one to spare
 TICK_S = 0.5
 
@@ -46,8 +42,8 @@ TICK_S = 0.5
 class Options:
     concurrency: int = 64
     until_empty: bool = False
-    pools: tuple[str, ...] = ()
-    tiers: tuple[str, ...] = ()
+    pools: dict[str, int] = field(default_factory=dict)  # name: id of those it serves; empty: all
+    tiers: dict[str, int] = field(default_factory=dict)
     short_share: float = 0.2
     max_jobs: int | None = None
     drain_timeout_s: float | None = None  # None: as long as the longest timeout_s that is running
@@ -71,8 +67,6 @@ class Worker:
         self._attempts: dict[int, Attempt] = {}  # by job id: claimed, and not yet settled
         self._tasks: set[asyncio.Task[None]] = set()
         self._orphans: set[tuple[int, int]] = set()  # held by the table, unknown here, at the last beat
-        self._ready: dict[int, None] = {}  # pools that may have work, in rotation
-        self._work = asyncio.Event()
         self._idle = asyncio.Event()  # no attempt is running
         self._idle.set()
         self._stop = asyncio.Event()
@@ -80,19 +74,23 @@ class Worker:
         self._providers = OpenAIProviders(calls_max=options.concurrency)
         self._writer = Writer(worker=self.id, connect=self._connect, ended=self._ended)
         self._claiming_since: float | None = None
-        self._pool_ids: list[int] | None = None
-        self._tier_ids: list[int] | None = None
+        self._pool_ids = list(options.pools.values()) or None
+        self._tier_ids = list(options.tiers.values()) or None
+        self._rotation = Rotation(connect=self._connect, only=self._pool_ids, cancelled=self._cancel)
 
     async def run(self) -> Report:
-        """Until it is stopped, or empty where that was asked for. Raises DatabaseUnavailable if it can't begin."""
+        """Until it is stopped, or empty where that was asked for. Raises one of DATABASE_GONE if it can't begin."""
         self._loop = asyncio.get_running_loop()
         async with self._open_pool():
             await self._register()
-            heartbeat = self._heartbeat = Heartbeat(worker=self.id, connect=connect_sync, tell=self._tell)
+            heartbeat = self._heartbeat = Heartbeat(worker=self.id, tell=self._tell)
             heartbeat.start()
             writer = asyncio.create_task(self._writer.run())
-            duties = Duties(connect=self._connect, moved=self._writer.wake, poke=self._poke)
-            side = [asyncio.create_task(task) for task in (duties.run(), self._listen(), self._tick(), self._poll())]
+            duties = Duties(connect=self._connect, moved=self._writer.wake, poke=self._rotation.poke)
+            side = [
+                asyncio.create_task(task)
+                for task in (duties.run(), self._rotation.listen(), self._rotation.poll(), self._tick())
+            ]
             claims = asyncio.create_task(self._claims())
             try:
                 await _first_of(self._stop.wait(), claims, writer, *side)
@@ -112,7 +110,7 @@ class Worker:
         """Drain; the second time, release what runs at once."""
         self._signals += 1
         self._stop.set()
-        self._work.set()
+        self._rotation.poke()
         if self._signals > 1:
             self._release_all()
 
@@ -120,27 +118,18 @@ class Worker:
 
     async def _claims(self) -> None:
         while not self._is_done():
-            if self._free() <= 0 or not self._ready:
-                self._work.clear()
+            if self._free() <= 0 or not self._rotation:
                 if self.options.until_empty and not self._attempts and await self._is_empty():
                     return
-                await self._wait_for_work()
+                await self._rotation.wait()
                 continue
-            pool_id = next(iter(self._ready))
-            del self._ready[pool_id]
+            pool_id = self._rotation.next()
             try:
                 await self._claim(pool_id)
             except DATABASE_GONE as error:
                 logger.warning("event=claim_waits reason=%r", str(error).strip().partition("\n")[0])
-                self._ready[pool_id] = None
+                self._rotation.add([pool_id])
                 await asyncio.sleep(conf.poll_s)
-
-    async def _wait_for_work(self) -> None:
-        try:
-            async with asyncio.timeout(conf.poll_s):
-                await self._work.wait()
-        except TimeoutError:
-            pass
 
     async def _claim(self, pool_id: int) -> None:
         """Claim from one pool until it has no more, or a turn's worth; then it goes to the end of the rotation."""
@@ -152,7 +141,13 @@ class Worker:
             self._claiming_since = time.monotonic()
             async with self._connect() as conn:
                 claim = await queue.claim(
-                    conn, worker=self.id, pool_id=pool_id, count=count, tiers=self._tier_ids, short_only=short_only, exclude=exclude
+                    conn,
+                    worker=self.id,
+                    pool_id=pool_id,
+                    count=count,
+                    tiers=self._tier_ids,
+                    short_only=short_only,
+                    exclude=exclude,
                 )
             self._claiming_since = None
             for job in claim.jobs:
@@ -160,7 +155,7 @@ class Worker:
             self._writer.wake(claim.expired)
             exclude += claim.skipped
             if len(claim.jobs) == count:
-                self._ready[pool_id] = None
+                self._rotation.add([pool_id])
                 return
             if not claim.again or len(exclude) > 1_000:
                 return
@@ -179,7 +174,9 @@ class Worker:
         return self.options.concurrency - kept - long_count
 
     def _is_done(self) -> bool:
-        return self._stop.is_set() or (self.options.max_jobs is not None and self.report.claimed >= self.options.max_jobs)
+        return self._stop.is_set() or (
+            self.options.max_jobs is not None and self.report.claimed >= self.options.max_jobs
+        )
 
     def _is_healthy(self) -> bool:
         """Whether its heartbeat is fresh enough that it may start calls."""
@@ -215,59 +212,20 @@ class Worker:
             self.report.released += state == "queued"
         if not self._attempts:
             self._idle.set()
-        self._work.set()
+        self._rotation.poke()
 
     async def _is_empty(self) -> bool:
         """Whether nothing is queued, running or waiting for a retry, in what this worker serves."""
         try:
             async with self._connect() as conn:
-                row = await (await conn.execute(load("is_empty"), {"pools": self._pool_ids, "tiers": self._tier_ids})).fetchone()
+                row = await (
+                    await conn.execute(load("is_empty"), {"pools": self._pool_ids, "tiers": self._tier_ids})
+                ).fetchone()
         except DATABASE_GONE:
             return False
         return bool(row and row[0])
 
-    # Wake-ups, and what the heartbeat tells.
-
-    async def _poll(self) -> None:
-        """The net under NOTIFY: look which pools have work."""
-        while True:
-            try:
-                async with self._connect() as conn:
-                    self._add_ready(await queue.ready_pools(conn))
-            except DATABASE_GONE:
-                pass
-            await asyncio.sleep(conf.poll_s)
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                async with await AsyncConnection.connect(**dsn(direct=True), autocommit=True) as conn:
-                    await conn.execute(f"listen {WORK_CHANNEL}")
-                    async for notice in conn.notifies():
-                        self._hear(notice.payload)
-            except psycopg.Error as error:
-                logger.warning("event=listen_failed reason=%r", str(error).strip().partition("\n")[0])
-            await asyncio.sleep(conf.poll_s)
-
-    def _hear(self, payload: str) -> None:
-        for entry in payload.split():
-            what, _, rest = entry.partition(":")
-            numbers = [int(part) for part in rest.split(":") if part.isdecimal()]
-            if what == "pool" and len(numbers) == 1:
-                self._add_ready(numbers)
-            elif what == "cancel" and len(numbers) == 2:
-                self._cancel(*numbers)
-
-    def _add_ready(self, pool_ids: list[int]) -> None:
-        for pool_id in pool_ids:
-            if self._pool_ids is None or pool_id in self._pool_ids:
-                self._ready.setdefault(pool_id)
-        if pool_ids:
-            self._work.set()
-
-    def _poke(self) -> None:
-        """Something was moved back into the queue by this worker's duties."""
-        self._work.set()
+    # What others tell: a cancel, and the heartbeat.
 
     def _cancel(self, job_id: int, number: int) -> None:
         attempt = self._attempts.get(job_id)
@@ -302,9 +260,9 @@ class Worker:
         """A claim whose commit was not acknowledged left jobs that nobody runs: hand them back."""
         logger.warning("event=orphans_released jobs=%s", len(orphans))
         settlements = [
-            queue.Settlement(
+            Settlement(
                 job_id=job_id, attempt=number, state="queued", outcome="released", is_failure=False, delay_s=0,
-                decision="Claimed without the worker's knowledge (the acknowledgement was lost): handed back unsent.", cost=0,
+                decision="Claimed, but the acknowledgement was lost: handed back unsent.", cost=0,
                 input_tokens=0, output_tokens=0,
             )
             for job_id, number in sorted(orphans)
@@ -333,7 +291,7 @@ class Worker:
     async def _drain(self, claims: asyncio.Task[None]) -> None:
         """Let what runs end, within the time allowed; hand the rest back."""
         self._stop.set()
-        self._work.set()
+        self._rotation.poke()
         await asyncio.gather(claims, return_exceptions=True)  # not cancelled: its commit may be on its way
         if self._attempts:
             timeout_s = self.options.drain_timeout_s
@@ -355,11 +313,8 @@ class Worker:
 
     @asynccontextmanager
     async def _open_pool(self) -> AsyncIterator[None]:
-        pool = AsyncConnectionPool(
-            kwargs=dsn() | {"autocommit": True}, min_size=2, max_size=POOL_CONNECTIONS, timeout=5, open=False, name="llmjobs-worker"
-        )
-        self._connections = pool
-        async with pool:
+        self._connections = async_pool(min_size=2, max_size=POOL_CONNECTIONS)
+        async with self._connections:
             yield
 
     @asynccontextmanager
@@ -373,39 +328,19 @@ class Worker:
                 load("register_worker"),
                 {
                     "id": self.id, "host": socket.gethostname()[:255], "pid": os.getpid(), "version": __version__,
-                    "slots": self.options.concurrency, "pools": list(self.options.pools), "tiers": list(self.options.tiers),
+                    "slots": self.options.concurrency, "pools": list(self.options.pools),
+                    "tiers": list(self.options.tiers),
                 },
             )  # fmt: skip
-            if self.options.pools:
-                self._pool_ids = await _ids(conn, "llmjobs_model", self.options.pools)
-            if self.options.tiers:
-                self._tier_ids = await _ids(conn, "llmjobs_tier", self.options.tiers)
 
     async def _unregister(self) -> None:
         try:
             async with self._connect() as conn:
-                await conn.execute("update llmjobs_worker set stopped_at = statement_timestamp() where id = %s", [self.id])
+                await conn.execute(
+                    "update llmjobs_worker set stopped_at = statement_timestamp() where id = %s", [self.id]
+                )
         except DATABASE_GONE:
             pass  # its lease ends by itself
-
-
-def dsn(*, direct: bool = False) -> dict[str, Any]:
-    """Django's own settings of the default database for psycopg; `direct` prefers `conf.listen_dsn`, past a pooler."""
-    if direct and conf.listen_dsn:
-        return {"conninfo": conf.listen_dsn}
-    params = dict(connections["default"].get_connection_params())
-    for name in ("cursor_factory", "context", "pool"):
-        params.pop(name, None)
-    return params
-
-
-def connect_sync() -> psycopg.Connection[Any]:
-    return psycopg.connect(**dsn(direct=True) | {"autocommit": True, "connect_timeout": max(2, int(conf.heartbeat_s))})
-
-
-async def _ids(conn: AsyncConnection[Any], table: str, names: tuple[str, ...]) -> list[int]:
-    rows = await (await conn.execute(f"select id from {table} where name = any (%s)", [list(names)])).fetchall()
-    return [row[0] for row in rows]
 
 
 async def _first_of(*waits: Any) -> None:

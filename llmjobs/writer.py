@@ -1,33 +1,29 @@
 """What a worker writes while its jobs run: events and settlements, of all its jobs together, in ticks.
 
-One transaction in flight a worker: an event's number never appears after a higher one. A tick waits for nothing when the
-one before is long ago, so a first token is seen at once; under load it gathers. The last events of an attempt and its
-settlement go in one transaction. When Postgres is gone the batch is kept and sent again: nothing is lost, and sending
-twice is harmless.
+One transaction in flight a worker: an event's number never appears after a higher one. A tick waits for nothing when
+the one before is long ago, so a first token is seen at once; under load it gathers. The last events of an attempt and
+its settlement go in one transaction. When Postgres is gone the batch is kept and sent again: nothing is lost, and
+sending twice is harmless.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection
 
 from llmjobs import queue
 from llmjobs.conf import conf
-from llmjobs.errors import DatabaseUnavailable
+from llmjobs.database import DATABASE_GONE, Connect
 from llmjobs.events import EVENTS_CHANNEL, Event, Wake, append, wake
 from llmjobs.execution import Attempt
-from llmjobs.queue import Settlement
+from llmjobs.leases import Settlement
 from llmjobs.states import State
 
 logger = logging.getLogger("llmjobs.worker")
 
-Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 Ended = Callable[[Attempt, str | None], None]  # the new state, or None for a lost lease
 RETRY_S = 0.25
 
@@ -76,7 +72,10 @@ class Writer:
                 self._work.set()
 
     async def _write(self) -> None:
-        batch, self._settling = self._settling[: conf.settle_batch_max], self._settling[conf.settle_batch_max :]
+        batch, self._settling = (
+            self._settling[: conf.settle_batch_max],
+            self._settling[conf.settle_batch_max :],
+        )
         talking, self._talking = self._talking, {}
         wakes, self._wakes = self._wakes, []
         events: list[Event] = []
@@ -89,8 +88,13 @@ class Writer:
             try:
                 states, more = await self._send(events, settled)
                 break
-            except (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnavailable) as error:
-                logger.warning("event=write_waits settlements=%s events=%s reason=%s", len(settled), len(events), _line(error))
+            except DATABASE_GONE as error:
+                logger.warning(
+                    "event=write_waits settlements=%s events=%s reason=%s",
+                    len(settled),
+                    len(events),
+                    _line(error),
+                )
                 await asyncio.sleep(RETRY_S)
             except psycopg.Error as error:
                 logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
@@ -132,7 +136,7 @@ class Writer:
         try:
             async with self._connect() as conn:
                 await wake(conn, EVENTS_CHANNEL, wakes)
-        except (psycopg.Error, DatabaseUnavailable) as error:  # viewers poll underneath
+        except psycopg.Error as error:  # viewers poll underneath
             logger.warning("event=wake_lost count=%s reason=%s", len(wakes), _line(error))
 
 

@@ -122,7 +122,7 @@ class ResponsesAssembler:
         kind = str(event.get("type", ""))
         if isinstance(event.get("response"), dict):
             self._response = event["response"]
-        if kind == "error" or "error" in event and not kind:
+        if kind == "error" or ("error" in event and not kind):
             raise stream_error(event.get("error") or event)
         if kind == "response.failed":
             raise stream_error(self._response.get("error") or {})
@@ -130,11 +130,7 @@ class ResponsesAssembler:
             self.is_finished = True
         if kind.endswith(".delta"):
             self.piece_count += 1
-        return (
-            event["delta"]
-            if kind == "response.output_text.delta" and isinstance(event.get("delta"), str)
-            else ""
-        )
+        return event["delta"] if kind == "response.output_text.delta" and isinstance(event.get("delta"), str) else ""
 
     def body(self) -> dict[str, Any]:
         return self._response
@@ -144,9 +140,7 @@ def stream_error(error: Any) -> StreamError:
     if not isinstance(error, dict):
         return StreamError(None, str(error))
     code = error.get("code") or error.get("type")
-    return StreamError(
-        None if code is None else str(code), str(error.get("message") or "the provider gave no message")
-    )
+    return StreamError(None if code is None else str(code), str(error.get("message") or "the provider gave no message"))
 
 
 def merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
@@ -195,12 +189,10 @@ def tokens_of(usage: Any) -> tuple[int, int] | None:
     """(input, output) tokens of a provider's usage, in any endpoint's words; None where it tells nothing sane."""
     if not isinstance(usage, dict):
         return None
-    given = [
-        usage.get("prompt_tokens", usage.get("input_tokens")),
-        usage.get("completion_tokens", usage.get("output_tokens", 0)),
-    ]
-    if not all(
-        isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**31 for count in given
-    ):
-        return None
-    return given[0], given[1]
+    asked: Any = usage.get("prompt_tokens", usage.get("input_tokens"))
+    answered: Any = usage.get("completion_tokens", usage.get("output_tokens", 0))
+    return (asked, answered) if _is_count(asked) and _is_count(answered) else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31

@@ -70,6 +70,7 @@ class Call:
     provider_request_id: str | None = None
     assembler: Assembler | None = None
     texts: list[str] = field(default_factory=list)
+    answer: Outcome | None = None  # once it is complete: it wins over a cancel that comes while the connection closes
 
     def ended(self, kind: Kind, **details: Any) -> Outcome:
         """The outcome of this call, with its times and, after a break, what had come until then."""
@@ -124,16 +125,14 @@ class OpenAIProviders:
                 classify(None, error.code), error=Error(error.code or "stream_error", _short(error.message))
             )
         except ValueError as error:
-            return call.ended(
-                Kind.UNKNOWN, error=Error("malformed_response", _short(f"expected JSON, got: {error}"))
-            )
+            return call.ended(Kind.UNKNOWN, error=Error("malformed_response", _short(f"expected JSON, got: {error}")))
 
     async def _run(self, call: Call, deadline: asyncio.Timeout) -> Outcome:
         body: dict[str, Any] = {"model": call.model} | json.loads(call.body)
-        is_stream = call.endpoint != Endpoint.EMBEDDINGS and body.get("stream") is not False
-        if is_stream:
+        assembler: Assembler | None = None
+        if call.endpoint != Endpoint.EMBEDDINGS and body.get("stream") is not False:
             body["stream"] = True
-            call.assembler = assembler_for(call.endpoint)
+            call.assembler = assembler = assembler_for(call.endpoint)
             if call.endpoint == Endpoint.CHAT:
                 body["stream_options"] = {"include_usage": True} | (body.get("stream_options") or {})
         clock, timeouts = asyncio.get_running_loop().time, call.timeouts
@@ -144,22 +143,24 @@ class OpenAIProviders:
             call.endpoint.removeprefix("/v1"),
             cast_to=httpx2.Response,
             body=body,
-            options={"headers": {"X-Client-Request-Id": call.request_id}, "timeout": httpx2.Timeout(None, connect=timeouts.connect_s)},
+            options={
+                "headers": {"X-Client-Request-Id": call.request_id},
+                "timeout": httpx2.Timeout(None, connect=timeouts.connect_s),
+            },
             stream=True,
-        )  # fmt: skip
+        )
         try:
             call.provider_request_id = (response.headers.get("x-request-id") or "")[:255] or None
-            if is_stream and "json" not in response.headers.get("content-type", ""):
-                return await self._read_stream(call, response, deadline, ends_at)
+            if assembler is not None and "json" not in response.headers.get("content-type", ""):
+                return await self._read_stream(call, assembler, response, deadline, ends_at)
             return await self._read_body(call, response, deadline, ends_at)
         finally:
             await response.aclose()
 
     async def _read_stream(
-        self, call: Call, response: httpx2.Response, deadline: asyncio.Timeout, ends_at: float
+        self, call: Call, assembler: Assembler, response: httpx2.Response, deadline: asyncio.Timeout, ends_at: float
     ) -> Outcome:
-        assembler, splitter = call.assembler, Splitter(call.output_bytes_max)
-        assert assembler is not None
+        splitter = Splitter(call.output_bytes_max)
         clock, between_s, size = asyncio.get_running_loop().time, call.timeouts.between_tokens_s, 0
         async for chunk in response.aiter_bytes():
             if call.first_token_at is None:
@@ -173,9 +174,7 @@ class OpenAIProviders:
         if not assembler.is_finished:
             return call.ended(
                 Kind.UNKNOWN,
-                error=Error(
-                    "stream_truncated", "expected the stream's own end, got the end of the connection"
-                ),
+                error=Error("stream_truncated", "expected the stream's own end, got the end of the connection"),
             )
         return _completed(call, assembler.body(), None)
 
@@ -201,7 +200,7 @@ class OpenAIProviders:
         body = parse_json(raw)
         if not isinstance(body, dict):
             raise ValueError("something other than an object")
-        if body.get("error") and call.endpoint != Endpoint.RESPONSES or body.get("status") == "failed":
+        if (body.get("error") and call.endpoint != Endpoint.RESPONSES) or body.get("status") == "failed":
             raise stream_error(body["error"])
         outcome = _completed(call, body, raw.decode())
         if outcome.output_text:
@@ -239,12 +238,13 @@ def _completed(call: Call, body: dict[str, Any], raw: str | None) -> Outcome:
     if usage is None:
         pieces = call.assembler.piece_count if call.assembler is not None else 0
         usage = (call.est_input_tokens, pieces)
-    return call.ended(
+    call.answer = call.ended(
         Kind.COMPLETED,
         output=raw if raw is not None else json.dumps(body, ensure_ascii=False, separators=(",", ":")),
         output_text="".join(call.texts) or text_of(call.endpoint, body),
         usage=Usage(*usage, raw=body.get("usage") if isinstance(body.get("usage"), dict) else None),
     )
+    return call.answer
 
 
 def _refused(call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Outcome:
@@ -261,9 +261,7 @@ def _refused(call: Call, status: int, headers: Mapping[str, str], content: bytes
     kind = classify(status, None if code is None else str(code))
     return call.ended(
         kind,
-        error=Error(
-            str(code or f"http_{status}")[:128], _short(str(message) or f"HTTP status {status}"), status
-        ),
+        error=Error(str(code or f"http_{status}")[:128], _short(str(message) or f"HTTP status {status}"), status),
         retry_after_s=retry_after_s(headers),
     )
 

@@ -1,4 +1,5 @@
-"""Server-Sent Events as providers send them, cut out of raw bytes. One object a token, as the SDK makes, costs four times this.
+"""Server-Sent Events as providers send them, cut out of raw bytes. An object a token, as the SDK makes, costs four
+times this.
 
 Owns framing only: what an event means is the assembler's business.
 """

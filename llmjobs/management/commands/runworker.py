@@ -7,11 +7,11 @@ import signal
 import sys
 from typing import Any
 
-import psycopg
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError
 
 from llmjobs.conf import conf
-from llmjobs.errors import DatabaseUnavailable
+from llmjobs.database import DATABASE_GONE
 from llmjobs.models import Model, Tier
 
 PR_SET_PDEATHSIG = 1
@@ -22,24 +22,34 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--concurrency", type=whole(1, 10_000), default=64, metavar="N", help="calls at once (64)")
-        parser.add_argument("--until-empty", action="store_true", help="exit 0 when nothing is queued, running or waiting")
+        parser.add_argument(
+            "--until-empty", action="store_true", help="exit 0 when nothing is queued, running or waiting"
+        )
         parser.add_argument("--pools", type=names, default=(), metavar="A,B", help="serve these models only")
         parser.add_argument("--tiers", type=names, default=(), metavar="A,B", help="serve these tiers only")
-        parser.add_argument("--short-share", type=share, default=0.2, metavar="F", help="slots kept for short jobs (0.2)")
+        parser.add_argument(
+            "--short-share", type=share, default=0.2, metavar="F", help="slots kept for short jobs (0.2)"
+        )
         parser.add_argument("--max-jobs", type=whole(1, 2**31), default=None, metavar="N", help="stop after N jobs")
         parser.add_argument(
-            "--drain-timeout", type=seconds, default=None, metavar="S", help="default: the longest timeout_s that runs"
+            "--drain-timeout",
+            type=seconds,
+            default=None,
+            metavar="S",
+            help="default: the longest timeout_s that runs",
         )
-        parser.add_argument("--die-with-parent", action="store_true", help="drain when the process that started it ends")
+        parser.add_argument(
+            "--die-with-parent", action="store_true", help="drain when the process that started it ends"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["die_with_parent"]:
             die_with_parent()
-        check_names("--pools", options["pools"], Model)
-        check_names("--tiers", options["tiers"], Tier)
         try:
+            options["pools"] = ids_of("--pools", options["pools"], Model)
+            options["tiers"] = ids_of("--tiers", options["tiers"], Tier)
             report = asyncio.run(self._run(options))
-        except (psycopg.OperationalError, DatabaseUnavailable) as error:
+        except (*DATABASE_GONE, OperationalError) as error:
             raise CommandError(f"Postgres can't be reached: {str(error).strip().splitlines()[0]}") from None
         ended = ", ".join(f"{count} {state}" for state, count in sorted(report.ended.items())) or "none"
         self.stdout.write(f"claimed {report.claimed}; ended: {ended}; lost leases: {report.lease_lost}")
@@ -55,7 +65,9 @@ class Command(BaseCommand):
                 tiers=options["tiers"],
                 short_share=options["short_share"],
                 max_jobs=options["max_jobs"],
-                drain_timeout_s=options["drain_timeout"] if options["drain_timeout"] is not None else conf.drain_timeout_s or None,
+                drain_timeout_s=options["drain_timeout"]
+                if options["drain_timeout"] is not None
+                else conf.drain_timeout_s or None,
             )
         )
         loop = asyncio.get_running_loop()
@@ -70,10 +82,15 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def check_names(option: str, given: tuple[str, ...], table: type[Model] | type[Tier]) -> None:
-    known = set(table.objects.values_list("name", flat=True))
+def ids_of(option: str, given: tuple[str, ...], table: type[Model] | type[Tier]) -> dict[str, int]:
+    if not given:
+        return {}
+    known = dict(table.objects.values_list("name", "id"))
     if unknown := [name for name in given if name not in known]:
-        raise CommandError(f"{option}: expected names among {', '.join(sorted(known)) or 'none'}; got {', '.join(unknown)}")
+        raise CommandError(
+            f"{option}: expected names among {', '.join(sorted(known)) or 'none'}; got {', '.join(unknown)}"
+        )
+    return {name: known[name] for name in given}
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -1,0 +1,82 @@
+"""The values that pass between a worker and the verbs: what a claim brings, and how an attempt ended.
+
+A lease is a job's id, its attempt's number and the worker: every write to a running job names all three.
+"""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from llmjobs.events import Wake
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A job that this worker now holds, with all that its attempt needs. `charged` is in weighted tokens."""
+
+    id: int
+    public_id: UUID
+    attempt: int
+    epoch: int
+    failures: int
+    endpoint: str
+    size: int
+    client_id: int
+    client: str
+    tier: str
+    max_attempts: int
+    timeout_s: float
+    charged: float
+    est_input_tokens: int
+    est_output_tokens: int
+    retry_left_s: float
+    waited_s: float
+    body: str
+    max_cost_usd: Decimal | None
+    spent_usd: Decimal
+    pool_id: int
+    model: str
+    upstream_name: str
+    input_usd_per_mtok: Decimal | None
+    output_usd_per_mtok: Decimal | None
+    provider: str
+    base_url: str
+    api_key_env: str
+
+
+@dataclass(slots=True)
+class Claim:
+    """What a claim brought, and whether asking again at once may bring more."""
+
+    jobs: list[Claimed] = field(default_factory=list)
+    expired: list[Wake] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)  # lanes whose heads others hold locked
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One attempt's end, with its lease; the columns are those of the attempt, the result and the job."""
+
+    job_id: int
+    attempt: int
+    state: str
+    outcome: str
+    is_failure: bool
+    delay_s: float
+    decision: str
+    error_code: str | None = None
+    error_message: str | None = None
+    error_class: str | None = None
+    provider_status: int | None = None
+    provider_request_id: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None  # weighted tokens; None: the charge stands
+    cost_usd: str | None = None
+    usage: Any = None
+    output: str | None = None
+    output_text: str = ""
+    sent_ago_s: float | None = None
+    first_token_ago_s: float | None = None

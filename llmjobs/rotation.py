@@ -1,0 +1,85 @@
+"""The pools that may have work, in rotation, and how a worker hears of them.
+
+A pool is told of by NOTIFY, or found by a look at all pools every `poll_s`: a lost wake-up costs a poll. A pool that
+was claimed from and may have more goes to the end, so that slots are shared and none is left idle for one pool's sake.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+import psycopg
+
+from llmjobs import queue
+from llmjobs.conf import conf
+from llmjobs.database import DATABASE_GONE, Connect, connect_async
+from llmjobs.events import WORK_CHANNEL
+
+logger = logging.getLogger("llmjobs.worker")
+
+
+class Rotation:
+    """`only`: pool ids, None for all. `cancelled` is told of leases (job id, attempt) whose cancel was asked for."""
+
+    def __init__(self, *, connect: Connect, only: list[int] | None, cancelled: Callable[[int, int], None]) -> None:
+        self._connect, self._only, self._cancelled = connect, only, cancelled
+        self._ready: dict[int, None] = {}
+        self._changed = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._ready)
+
+    def next(self) -> int:
+        """Takes the pool that has waited longest out of the rotation."""
+        pool_id = next(iter(self._ready))
+        del self._ready[pool_id]
+        return pool_id
+
+    def add(self, pool_ids: Iterable[int]) -> None:
+        for pool_id in pool_ids:
+            if self._only is None or pool_id in self._only:
+                self._ready.setdefault(pool_id)
+        self.poke()
+
+    def poke(self) -> None:
+        """Look again: a slot is free, a job was moved back into the queue, or the worker is to stop."""
+        self._changed.set()
+
+    async def wait(self) -> None:
+        """Until something changes, at most `poll_s`."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(conf.poll_s):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def poll(self) -> None:
+        while True:
+            try:
+                async with self._connect() as conn:
+                    if pool_ids := await queue.ready_pools(conn):
+                        self.add(pool_ids)
+            except DATABASE_GONE:
+                pass  # the claim says so
+            await asyncio.sleep(conf.poll_s)
+
+    async def listen(self) -> None:
+        while True:
+            try:
+                async with await connect_async() as conn:
+                    await conn.execute(f"listen {WORK_CHANNEL}")
+                    async for notice in conn.notifies():
+                        self._hear(notice.payload)
+            except psycopg.Error as error:
+                logger.warning("event=listen_failed reason=%r", str(error).strip().partition("\n")[0])
+            await asyncio.sleep(conf.poll_s)
+
+    def _hear(self, payload: str) -> None:
+        for entry in payload.split():
+            what, _, rest = entry.partition(":")
+            numbers = [int(part) for part in rest.split(":") if part.isdecimal()]
+            if what == "pool" and len(numbers) == 1:
+                self.add(numbers)
+            elif what == "cancel" and len(numbers) == 2:
+                self._cancelled(*numbers)
