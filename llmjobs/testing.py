@@ -25,11 +25,12 @@ from urllib.parse import urlsplit
 import llmjobs
 
 CONTROL_TIMEOUT_S = 30
+LEDGER_PAGE_CALLS = 10_000  # a page is written in 0.1 s, during which no call is answered
 STOP_TIMEOUT_S = 10
 
 
 class SimulatorProcess:
-    """Options are those of the command line, with underscores: `rpm`, `tpm`, `window`, `ttft_ms`, `ledger`, …"""
+    """Options are those of the command line, with underscores: `rpm`, `window`, `ttft_ms`, `ledger`, …"""
 
     def __init__(self, *, port: int = 0, **options: Any) -> None:
         self._arguments = ["--port", str(port), "--die-with-parent", *_arguments(options)]
@@ -83,7 +84,10 @@ class SimulatorProcess:
 
     def ledger(self, *, after: int = 0) -> list[dict[str, Any]]:
         """Every call that it saw, in the order of arrival; `after` skips those with a number `n` up to it."""
-        calls: list[dict[str, Any]] = self._ask("GET", f"/_ledger?after={after}")["calls"]
+        calls: list[dict[str, Any]] = []
+        while page := self._ask("GET", f"/_ledger?after={after}&limit={LEDGER_PAGE_CALLS}")["calls"]:
+            calls += page
+            after = page[-1]["n"]
         return calls
 
     def _announced(self, prefix: str) -> str:
