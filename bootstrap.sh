@@ -43,7 +43,7 @@ make_venv() {
 
 install() {
     if has_uv; then
-        uv pip install --quiet --python "$venv_python" --require-hashes -r "$1"
+        uv pip install --quiet --compile-bytecode --python "$venv_python" --require-hashes -r "$1"
     elif "$venv_python" -m pip --version >/dev/null 2>&1; then
         "$venv_python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$1"
     elif "${PYTHON:-python3}" -m pip --version >/dev/null 2>&1; then

@@ -32,7 +32,7 @@ def check_knobs(**_: Any) -> list[CheckMessage]:
 def check_runworker_is_ours(**_: Any) -> list[CheckMessage]:
     """Channels ships a `runworker` too; the app that stands first in INSTALLED_APPS wins."""
     owner = get_commands().get("runworker")
-    if owner in ("llmjobs", None):
+    if owner == "llmjobs":
         return []
     return [
         Error(

@@ -278,9 +278,11 @@ async def _fold(conn: AsyncConnection[Any], *, is_sweep: bool) -> Any:
 
 async def sweep(conn: AsyncConnection[Any]) -> int:
     """Fold the rows of the inbox whose transaction committed late. Returns how many rows it took."""
-    async with conn.pipeline(), conn.transaction():
-        fold = await _fold(conn, is_sweep=True)
-    taken, _ = await fold.fetchone()
+    async with conn.transaction():
+        due = await (await conn.execute(load("sweep_is_due"), {"shard": SHARD})).fetchone()
+        if due is None or not due[0]:
+            return 0
+        taken, _ = await (await _fold(conn, is_sweep=True)).fetchone()
     return int(taken)
 
 

@@ -34,7 +34,7 @@ from llmjobs.writer import Writer
 
 logger = logging.getLogger("llmjobs.worker")
 
-POOL_CONNECTIONS = 4  # claim, writer, duties, and one to spare
+POOL_CONNECTIONS = 7  # claims, writer, poll, four duties; most of them are used now and then
 TICK_S = 0.5
 
 

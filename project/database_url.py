@@ -1,7 +1,7 @@
 """What DATABASE_URL says, as Django's settings of a connection; django-environ does most of it.
 
-A socket goes into the query, `postgresql://user@/db?host=/var/run/postgresql`: where a URL has its host, a path
-can't be told from a name.
+A socket goes into the query, `postgresql://user@/db?host=/var/run/postgresql`: where a URL
+has its host, a path does not fit.
 """
 
 from typing import Any

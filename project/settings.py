@@ -20,7 +20,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 IS_TEST_RUN = "PYTEST_VERSION" in os.environ
 
 env = environ.Env()
-if not IS_TEST_RUN:  # a developer's provider keys have no place in a test
+if not IS_TEST_RUN and (BASE_DIR / ".env").exists():  # a developer's provider keys have no place in a test
     env.read_env(BASE_DIR / ".env")
 
 LLMJOBS = conf.from_environ(os.environ)
@@ -77,8 +77,10 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "llmjobs.api.middleware.RequestIdMiddleware",  # around all others: what they refuse has an id too
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "llmjobs.console.csp.ContentSecurityPolicyMiddleware",
+    "project.static_files.static_files",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -122,10 +124,10 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
-# Static files: whitenoise serves them out of the apps where nobody ran collectstatic.
+# Static files come out of the apps; collectstatic is for who wants another server to send them.
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT = env.str("STATIC_ROOT", default=None)
 WHITENOISE_USE_FINDERS = True
 
 # The HTTP API.
@@ -147,6 +149,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "LLM calls as jobs: submit, follow live, cancel.",
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",
+    "DEFAULT_GENERATOR_CLASS": "llmjobs.api.schema.Generator",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

