@@ -161,8 +161,8 @@ DETERMINISTIC_CODES = frozenset(
         "unsupported_parameter",
     }
 )
-TRANSIENT_CODES = frozenset(
-    {"server_error", "server_overloaded", "overloaded_error", "rate_limit_exceeded", "slow_down"}
+NOT_NOW_CODES = frozenset(
+    {"rate_limit_exceeded", "slow_down", "overloaded_error", "server_overloaded", "server_is_overloaded"}
 )
 
 
@@ -170,12 +170,10 @@ def classify(status: int | None, code: str | None) -> Kind:
     """What a provider's error means, by its HTTP status and its code. `status` is None for one inside a stream."""
     if code in QUOTA_CODES or status in (401, 402, 403):
         return Kind.PROVIDER_REFUSED
-    if code in DETERMINISTIC_CODES or status in (400, 404, 405, 409, 410, 411, 413, 414, 415, 422, 431):
+    if code in DETERMINISTIC_CODES or status in (400, 404, 405, 410, 411, 413, 414, 415, 422, 431):
         return Kind.DETERMINISTIC
-    if status in (408, 425, 429, 503) or code in ("rate_limit_exceeded", "slow_down", "overloaded_error"):
+    if code in NOT_NOW_CODES or status in (408, 409, 425, 429, 503):  # 409: OpenAI's lock time-out
         return Kind.REJECTED
-    if (status is not None and 500 <= status <= 599) or code in TRANSIENT_CODES:
+    if status is None or 500 <= status <= 599:  # None: the call was taken, and may have been billed
         return Kind.UNKNOWN
-    if status is None:
-        return Kind.UNKNOWN  # inside a stream: the call was taken and may have been billed
     return Kind.UNRECOGNISED

@@ -14,7 +14,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -23,471 +22,1378 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Job',
+            name="Job",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('public_id', models.UUIDField(default=llmjobs.ids.uuid7, editable=False, unique=True)),
-                ('endpoint', models.CharField(choices=[('/v1/chat/completions', '/v1/chat/completions'), ('/v1/responses', '/v1/responses'), ('/v1/embeddings', '/v1/embeddings')], max_length=32)),
-                ('priority', models.PositiveSmallIntegerField(choices=[(0, 'critical'), (1, 'high'), (5, 'normal'), (8, 'low'), (10, 'background')])),
-                ('size', models.PositiveSmallIntegerField(choices=[(0, 'short'), (1, 'long')])),
-                ('lane_order', models.BigIntegerField(help_text='Place in its lane. A retry keeps it, a requeue takes a new one.')),
-                ('state', models.CharField(choices=[('scheduled', 'scheduled'), ('queued', 'queued'), ('running', 'running'), ('completed', 'completed'), ('failed', 'failed'), ('dead', 'dead'), ('cancelled', 'cancelled'), ('expired', 'expired')], max_length=16)),
-                ('attempt', models.PositiveIntegerField(db_default=0, help_text='Rises at every claim; with the id it is the lease.')),
-                ('failures', models.PositiveIntegerField(db_default=0, help_text='Attempts that ended in error or a lost lease.')),
-                ('epoch', models.PositiveIntegerField(db_default=1, help_text='Rises with every change of state; numbers events.')),
-                ('worker_id', models.UUIDField(help_text='Who holds it; only while running.', null=True)),
-                ('cancel_requested_at', models.DateTimeField(null=True)),
-                ('est_input_tokens', models.PositiveIntegerField()),
-                ('est_output_tokens', models.PositiveIntegerField()),
-                ('est_cost', models.FloatField(help_text='Weighted tokens: input + output as priced.')),
-                ('max_attempts', models.PositiveSmallIntegerField()),
-                ('timeout_s', models.FloatField()),
-                ('retry_for_s', models.FloatField()),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('available_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('retry_until', models.DateTimeField()),
-                ('expires_at', models.DateTimeField(null=True)),
-                ('started_at', models.DateTimeField(help_text='Of the latest attempt.', null=True)),
-                ('finished_at', models.DateTimeField(null=True)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("public_id", models.UUIDField(default=llmjobs.ids.uuid7, editable=False, unique=True)),
+                (
+                    "endpoint",
+                    models.CharField(
+                        choices=[
+                            ("/v1/chat/completions", "/v1/chat/completions"),
+                            ("/v1/responses", "/v1/responses"),
+                            ("/v1/embeddings", "/v1/embeddings"),
+                        ],
+                        max_length=32,
+                    ),
+                ),
+                (
+                    "priority",
+                    models.PositiveSmallIntegerField(
+                        choices=[(0, "critical"), (1, "high"), (5, "normal"), (8, "low"), (10, "background")]
+                    ),
+                ),
+                ("size", models.PositiveSmallIntegerField(choices=[(0, "short"), (1, "long")])),
+                (
+                    "lane_order",
+                    models.BigIntegerField(
+                        help_text="Place in its lane. A retry keeps it, a requeue takes a new one."
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("scheduled", "scheduled"),
+                            ("queued", "queued"),
+                            ("running", "running"),
+                            ("completed", "completed"),
+                            ("failed", "failed"),
+                            ("dead", "dead"),
+                            ("cancelled", "cancelled"),
+                            ("expired", "expired"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "attempt",
+                    models.PositiveIntegerField(
+                        db_default=0, help_text="Rises at every claim; with the id it is the lease."
+                    ),
+                ),
+                (
+                    "failures",
+                    models.PositiveIntegerField(
+                        db_default=0, help_text="Attempts that ended in error or a lost lease."
+                    ),
+                ),
+                (
+                    "epoch",
+                    models.PositiveIntegerField(
+                        db_default=1, help_text="Rises with every change of state; numbers events."
+                    ),
+                ),
+                ("worker_id", models.UUIDField(help_text="Who holds it; only while running.", null=True)),
+                ("cancel_requested_at", models.DateTimeField(null=True)),
+                ("est_input_tokens", models.PositiveIntegerField()),
+                ("est_output_tokens", models.PositiveIntegerField()),
+                ("est_cost", models.FloatField(help_text="Weighted tokens: input + output as priced.")),
+                ("max_attempts", models.PositiveSmallIntegerField()),
+                ("timeout_s", models.FloatField()),
+                ("retry_for_s", models.FloatField()),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("available_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("retry_until", models.DateTimeField()),
+                ("expires_at", models.DateTimeField(null=True)),
+                ("started_at", models.DateTimeField(help_text="Of the latest attempt.", null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
             ],
             options={
-                'ordering': ['-id'],
-                'permissions': [('requeue_job', 'Can requeue jobs'), ('cancel_job', 'Can cancel jobs'), ('view_job_content', 'Can see prompts and outputs')],
+                "ordering": ["-id"],
+                "permissions": [
+                    ("requeue_job", "Can requeue jobs"),
+                    ("cancel_job", "Can cancel jobs"),
+                    ("view_job_content", "Can see prompts and outputs"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Provider',
+            name="Provider",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, unique=True, validators=[django.core.validators.RegexValidator('^[A-Za-z0-9][A-Za-z0-9._:/@-]*$', 'Letters, digits and . _ : / @ - only, beginning with a letter or digit.')])),
-                ('base_url', models.CharField(max_length=500, validators=[django.core.validators.URLValidator(schemes=['http', 'https'])])),
-                ('api_key_env', models.CharField(blank=True, help_text='The name of the environment variable that holds its key, in the workers; empty: no key.', max_length=128, validators=[llmjobs.models.pools.validate_key_env], verbose_name='API key variable')),
-                ('any_model', models.BooleanField(db_default=False, default=False, help_text='Takes any model name: its pool is made on first use.')),
-                ('default_rpm', models.PositiveIntegerField(blank=True, help_text='Of a pool made on first use.', null=True)),
-                ('default_tpm', models.PositiveIntegerField(blank=True, help_text='Of a pool made on first use.', null=True)),
-                ('is_paused', models.BooleanField(db_default=False, default=False)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=64,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+                                "Letters, digits and . _ : / @ - only, beginning with a letter or digit.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "base_url",
+                    models.CharField(
+                        max_length=500,
+                        validators=[django.core.validators.URLValidator(schemes=["http", "https"])],
+                    ),
+                ),
+                (
+                    "api_key_env",
+                    models.CharField(
+                        blank=True,
+                        help_text="The name of the environment variable that holds its key, in the workers; empty: no key.",
+                        max_length=128,
+                        validators=[llmjobs.models.pools.validate_key_env],
+                        verbose_name="API key variable",
+                    ),
+                ),
+                (
+                    "any_model",
+                    models.BooleanField(
+                        db_default=False,
+                        default=False,
+                        help_text="Takes any model name: its pool is made on first use.",
+                    ),
+                ),
+                (
+                    "default_rpm",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Of a pool made on first use.", null=True
+                    ),
+                ),
+                (
+                    "default_tpm",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Of a pool made on first use.", null=True
+                    ),
+                ),
+                ("is_paused", models.BooleanField(db_default=False, default=False)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Turnstile',
+            name="Turnstile",
             fields=[
-                ('id', models.SmallIntegerField(primary_key=True, serialize=False)),
+                ("id", models.SmallIntegerField(primary_key=True, serialize=False)),
             ],
         ),
         migrations.CreateModel(
-            name='Client',
+            name="Client",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('max_queued', models.PositiveIntegerField(blank=True, help_text='Jobs waiting at once, per client.', null=True)),
-                ('max_queued_tokens', models.PositiveIntegerField(blank=True, help_text='Estimated tokens waiting at once, per client.', null=True)),
-                ('max_running', models.PositiveIntegerField(blank=True, help_text='Jobs running at once, per client and model.', null=True)),
-                ('rpm', models.PositiveIntegerField(blank=True, help_text='Requests a minute, per client.', null=True)),
-                ('tpm', models.PositiveIntegerField(blank=True, help_text='Tokens a minute, per client.', null=True)),
-                ('name', models.CharField(max_length=128, unique=True, validators=[django.core.validators.RegexValidator('^[A-Za-z0-9][A-Za-z0-9._:/@-]*$', 'Letters, digits and . _ : / @ - only, beginning with a letter or digit.')])),
-                ('weight', models.FloatField(db_default=1, default=1, validators=[django.core.validators.MinValueValidator(0.001)])),
-                ('is_paused', models.BooleanField(db_default=False, default=False, help_text='Its jobs wait; new ones are accepted.')),
-                ('monthly_budget_usd', models.DecimalField(blank=True, decimal_places=2, max_digits=12, null=True)),
-                ('webhook_secret', models.CharField(default=llmjobs.models.tenants.new_webhook_secret, editable=False, max_length=128)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('users', models.ManyToManyField(blank=True, related_name='llmjobs_clients', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "max_queued",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Jobs waiting at once, per client.", null=True
+                    ),
+                ),
+                (
+                    "max_queued_tokens",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Estimated tokens waiting at once, per client.", null=True
+                    ),
+                ),
+                (
+                    "max_running",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Jobs running at once, per client and model.", null=True
+                    ),
+                ),
+                (
+                    "rpm",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Requests a minute, per client.", null=True
+                    ),
+                ),
+                (
+                    "tpm",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Tokens a minute, per client.", null=True
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=128,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+                                "Letters, digits and . _ : / @ - only, beginning with a letter or digit.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "weight",
+                    models.FloatField(
+                        db_default=1, default=1, validators=[django.core.validators.MinValueValidator(0.001)]
+                    ),
+                ),
+                (
+                    "is_paused",
+                    models.BooleanField(
+                        db_default=False, default=False, help_text="Its jobs wait; new ones are accepted."
+                    ),
+                ),
+                (
+                    "monthly_budget_usd",
+                    models.DecimalField(blank=True, decimal_places=2, max_digits=12, null=True),
+                ),
+                (
+                    "webhook_secret",
+                    models.CharField(
+                        default=llmjobs.models.tenants.new_webhook_secret, editable=False, max_length=128
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                (
+                    "users",
+                    models.ManyToManyField(
+                        blank=True, related_name="llmjobs_clients", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Flow',
+            name="Flow",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('client', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='flows', to='llmjobs.client')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "client",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="flows", to="llmjobs.client"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='JobResult',
+            name="JobResult",
             fields=[
-                ('job', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='result', serialize=False, to='llmjobs.job')),
-                ('output', models.TextField(null=True)),
-                ('output_text', models.TextField(db_default='')),
-                ('usage', models.JSONField(null=True)),
-                ('cost_usd', models.DecimalField(decimal_places=8, help_text='Of all attempts together.', max_digits=14, null=True)),
-                ('error_code', models.CharField(max_length=128, null=True)),
-                ('error_message', models.TextField(null=True)),
-                ('error_class', models.CharField(max_length=16, null=True)),
-                ('provider_status', models.PositiveSmallIntegerField(null=True)),
-                ('error_attempt', models.PositiveIntegerField(null=True)),
+                (
+                    "job",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="result",
+                        serialize=False,
+                        to="llmjobs.job",
+                    ),
+                ),
+                ("output", models.TextField(null=True)),
+                ("output_text", models.TextField(db_default="")),
+                ("usage", models.JSONField(null=True)),
+                (
+                    "cost_usd",
+                    models.DecimalField(
+                        decimal_places=8, help_text="Of all attempts together.", max_digits=14, null=True
+                    ),
+                ),
+                ("error_code", models.CharField(max_length=128, null=True)),
+                ("error_message", models.TextField(null=True)),
+                ("error_class", models.CharField(max_length=16, null=True)),
+                ("provider_status", models.PositiveSmallIntegerField(null=True)),
+                ("error_attempt", models.PositiveIntegerField(null=True)),
             ],
         ),
         migrations.AddField(
-            model_name='job',
-            name='client',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='llmjobs.client'),
+            model_name="job",
+            name="client",
+            field=models.ForeignKey(
+                db_index=False,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="jobs",
+                to="llmjobs.client",
+            ),
         ),
         migrations.CreateModel(
-            name='Lane',
+            name="Lane",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('priority', models.PositiveSmallIntegerField()),
-                ('size', models.PositiveSmallIntegerField()),
-                ('flow', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='lanes', to='llmjobs.flow')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("priority", models.PositiveSmallIntegerField()),
+                ("size", models.PositiveSmallIntegerField()),
+                (
+                    "flow",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="lanes", to="llmjobs.flow"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Model',
+            name="Model",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=128, unique=True, validators=[django.core.validators.RegexValidator('^[A-Za-z0-9][A-Za-z0-9._:/@-]*$', 'Letters, digits and . _ : / @ - only, beginning with a letter or digit.')])),
-                ('upstream_name', models.CharField(blank=True, help_text='What the provider calls it; empty: the same.', max_length=128)),
-                ('rpm', models.PositiveIntegerField(blank=True, help_text='Requests a minute that the provider allows.', null=True)),
-                ('tpm', models.PositiveIntegerField(blank=True, help_text='Tokens a minute that the provider allows.', null=True)),
-                ('max_running', models.PositiveIntegerField(blank=True, help_text='Calls in flight at once.', null=True)),
-                ('input_usd_per_mtok', models.DecimalField(blank=True, decimal_places=6, help_text='Dollars a million input tokens.', max_digits=12, null=True, validators=[django.core.validators.MinValueValidator(0)])),
-                ('output_usd_per_mtok', models.DecimalField(blank=True, decimal_places=6, help_text='Dollars a million output tokens.', max_digits=12, null=True, validators=[django.core.validators.MinValueValidator(0)])),
-                ('context_window', models.PositiveIntegerField(blank=True, help_text='Tokens of input and output together.', null=True)),
-                ('is_paused', models.BooleanField(db_default=False, default=False)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('fallback', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='llmjobs.model')),
-                ('made_for', models.ForeignKey(editable=False, help_text='Made on its first use.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='llmjobs.client')),
-                ('provider', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='models', to='llmjobs.provider')),
-                ('shard', models.ForeignKey(db_default=1, default=1, editable=False, on_delete=django.db.models.deletion.PROTECT, to='llmjobs.turnstile')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=128,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+                                "Letters, digits and . _ : / @ - only, beginning with a letter or digit.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "upstream_name",
+                    models.CharField(
+                        blank=True, help_text="What the provider calls it; empty: the same.", max_length=128
+                    ),
+                ),
+                (
+                    "rpm",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Requests a minute that the provider allows.", null=True
+                    ),
+                ),
+                (
+                    "tpm",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Tokens a minute that the provider allows.", null=True
+                    ),
+                ),
+                (
+                    "max_running",
+                    models.PositiveIntegerField(blank=True, help_text="Calls in flight at once.", null=True),
+                ),
+                (
+                    "input_usd_per_mtok",
+                    models.DecimalField(
+                        blank=True,
+                        decimal_places=6,
+                        help_text="Dollars a million input tokens.",
+                        max_digits=12,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(0)],
+                    ),
+                ),
+                (
+                    "output_usd_per_mtok",
+                    models.DecimalField(
+                        blank=True,
+                        decimal_places=6,
+                        help_text="Dollars a million output tokens.",
+                        max_digits=12,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(0)],
+                    ),
+                ),
+                (
+                    "context_window",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Tokens of input and output together.", null=True
+                    ),
+                ),
+                ("is_paused", models.BooleanField(db_default=False, default=False)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                (
+                    "fallback",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="llmjobs.model",
+                    ),
+                ),
+                (
+                    "made_for",
+                    models.ForeignKey(
+                        editable=False,
+                        help_text="Made on its first use.",
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="llmjobs.client",
+                    ),
+                ),
+                (
+                    "provider",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="models",
+                        to="llmjobs.provider",
+                    ),
+                ),
+                (
+                    "shard",
+                    models.ForeignKey(
+                        db_default=1,
+                        default=1,
+                        editable=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="llmjobs.turnstile",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.AddField(
-            model_name='job',
-            name='pool',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='llmjobs.model', verbose_name='model'),
+            model_name="job",
+            name="pool",
+            field=models.ForeignKey(
+                db_index=False,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="jobs",
+                to="llmjobs.model",
+                verbose_name="model",
+            ),
         ),
         migrations.AddField(
-            model_name='flow',
-            name='pool',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='flows', to='llmjobs.model'),
+            model_name="flow",
+            name="pool",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="flows", to="llmjobs.model"
+            ),
         ),
         migrations.CreateModel(
-            name='Tier',
+            name="Tier",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('max_queued', models.PositiveIntegerField(blank=True, help_text='Jobs waiting at once, per client.', null=True)),
-                ('max_queued_tokens', models.PositiveIntegerField(blank=True, help_text='Estimated tokens waiting at once, per client.', null=True)),
-                ('max_running', models.PositiveIntegerField(blank=True, help_text='Jobs running at once, per client and model.', null=True)),
-                ('rpm', models.PositiveIntegerField(blank=True, help_text='Requests a minute, per client.', null=True)),
-                ('tpm', models.PositiveIntegerField(blank=True, help_text='Tokens a minute, per client.', null=True)),
-                ('name', models.CharField(max_length=64, unique=True, validators=[django.core.validators.RegexValidator('^[A-Za-z0-9][A-Za-z0-9._:/@-]*$', 'Letters, digits and . _ : / @ - only, beginning with a letter or digit.')])),
-                ('weight', models.FloatField(db_default=1, default=1, help_text='Share of a pool, beside other tiers.', validators=[django.core.validators.MinValueValidator(0.001)])),
-                ('max_priority', models.PositiveSmallIntegerField(choices=[(0, 'critical'), (1, 'high'), (5, 'normal'), (8, 'low'), (10, 'background')], default=llmjobs.states.Priority['CRITICAL'], help_text='The most urgent priority that its clients may ask for.')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "max_queued",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Jobs waiting at once, per client.", null=True
+                    ),
+                ),
+                (
+                    "max_queued_tokens",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Estimated tokens waiting at once, per client.", null=True
+                    ),
+                ),
+                (
+                    "max_running",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Jobs running at once, per client and model.", null=True
+                    ),
+                ),
+                (
+                    "rpm",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Requests a minute, per client.", null=True
+                    ),
+                ),
+                (
+                    "tpm",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Tokens a minute, per client.", null=True
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=64,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+                                "Letters, digits and . _ : / @ - only, beginning with a letter or digit.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "weight",
+                    models.FloatField(
+                        db_default=1,
+                        default=1,
+                        help_text="Share of a pool, beside other tiers.",
+                        validators=[django.core.validators.MinValueValidator(0.001)],
+                    ),
+                ),
+                (
+                    "max_priority",
+                    models.PositiveSmallIntegerField(
+                        choices=[(0, "critical"), (1, "high"), (5, "normal"), (8, "low"), (10, "background")],
+                        default=llmjobs.states.Priority["CRITICAL"],
+                        help_text="The most urgent priority that its clients may ask for.",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-weight', 'name'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('weight__gte', 0.001)), name='tier_weight_positive'), models.CheckConstraint(condition=models.Q(('max_priority__in', [llmjobs.states.Priority['CRITICAL'], llmjobs.states.Priority['HIGH'], llmjobs.states.Priority['NORMAL'], llmjobs.states.Priority['LOW'], llmjobs.states.Priority['BACKGROUND']])), name='tier_max_priority_known')],
+                "ordering": ["-weight", "name"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("weight__gte", 0.001)), name="tier_weight_positive"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "max_priority__in",
+                                [
+                                    llmjobs.states.Priority["CRITICAL"],
+                                    llmjobs.states.Priority["HIGH"],
+                                    llmjobs.states.Priority["NORMAL"],
+                                    llmjobs.states.Priority["LOW"],
+                                    llmjobs.states.Priority["BACKGROUND"],
+                                ],
+                            )
+                        ),
+                        name="tier_max_priority_known",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='LaneTurn',
+            name="LaneTurn",
             fields=[
-                ('pk', models.CompositePrimaryKey('lane', 'turn', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('turn', models.BigIntegerField()),
-                ('level', models.SmallIntegerField()),
-                ('vt', models.FloatField(default=0)),
-                ('head_order', models.BigIntegerField(default=0, help_text='No queued job of the lane has a smaller lane_order.')),
-                ('queued', models.IntegerField(default=0, help_text='Queued jobs, as far as the inbox has been folded.')),
-                ('has_heads', models.BooleanField(default=False, help_text='False: asleep, until something is queued.')),
-                ('is_ready', models.BooleanField(default=False, help_text='Awake, and its flow is open.')),
-                ('flow', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.flow')),
-                ('lane', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='turns', to='llmjobs.lane')),
-                ('pool', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.model')),
-                ('tier', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.tier')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "lane", "turn", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("turn", models.BigIntegerField()),
+                ("level", models.SmallIntegerField()),
+                ("vt", models.FloatField(default=0)),
+                (
+                    "head_order",
+                    models.BigIntegerField(
+                        default=0, help_text="No queued job of the lane has a smaller lane_order."
+                    ),
+                ),
+                (
+                    "queued",
+                    models.IntegerField(
+                        default=0, help_text="Queued jobs, as far as the inbox has been folded."
+                    ),
+                ),
+                (
+                    "has_heads",
+                    models.BooleanField(default=False, help_text="False: asleep, until something is queued."),
+                ),
+                ("is_ready", models.BooleanField(default=False, help_text="Awake, and its flow is open.")),
+                (
+                    "flow",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.flow"
+                    ),
+                ),
+                (
+                    "lane",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="turns",
+                        to="llmjobs.lane",
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.model"
+                    ),
+                ),
+                (
+                    "tier",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.tier"
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='job',
-            name='tier',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='llmjobs.tier'),
+            model_name="job",
+            name="tier",
+            field=models.ForeignKey(
+                db_index=False,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="jobs",
+                to="llmjobs.tier",
+            ),
         ),
         migrations.CreateModel(
-            name='FlowTurn',
+            name="FlowTurn",
             fields=[
-                ('pk', models.CompositePrimaryKey('flow', 'turn', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('turn', models.BigIntegerField()),
-                ('vt', models.FloatField(default=0)),
-                ('lifted', models.FloatField(default=0)),
-                ('running', models.IntegerField(default=0)),
-                ('mean_cost', models.FloatField(default=0, help_text='Of what was charged lately, in weighted tokens.')),
-                ('is_open', models.BooleanField(default=True, help_text='Neither paused nor at its limit of running jobs.')),
-                ('client', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.client')),
-                ('flow', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='turns', to='llmjobs.flow')),
-                ('pool', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.model')),
-                ('tier', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.tier')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "flow", "turn", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("turn", models.BigIntegerField()),
+                ("vt", models.FloatField(default=0)),
+                ("lifted", models.FloatField(default=0)),
+                ("running", models.IntegerField(default=0)),
+                (
+                    "mean_cost",
+                    models.FloatField(default=0, help_text="Of what was charged lately, in weighted tokens."),
+                ),
+                (
+                    "is_open",
+                    models.BooleanField(
+                        default=True, help_text="Neither paused nor at its limit of running jobs."
+                    ),
+                ),
+                (
+                    "client",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.client"
+                    ),
+                ),
+                (
+                    "flow",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="turns",
+                        to="llmjobs.flow",
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.model"
+                    ),
+                ),
+                (
+                    "tier",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.tier"
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='client',
-            name='tier',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='clients', to='llmjobs.tier'),
+            model_name="client",
+            name="tier",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="clients", to="llmjobs.tier"
+            ),
         ),
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('number', models.PositiveIntegerField()),
-                ('worker_id', models.UUIDField()),
-                ('charged', models.FloatField(help_text='Weighted tokens, charged at claim.')),
-                ('flow_weight', models.FloatField()),
-                ('tier_weight', models.FloatField()),
-                ('claimed_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('sent_at', models.DateTimeField(null=True)),
-                ('first_token_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('outcome', models.CharField(max_length=24, null=True)),
-                ('decision', models.TextField(help_text='What followed, in words.', null=True)),
-                ('error_code', models.CharField(max_length=128, null=True)),
-                ('error_message', models.TextField(null=True)),
-                ('provider_status', models.PositiveSmallIntegerField(null=True)),
-                ('provider_request_id', models.CharField(max_length=255, null=True)),
-                ('input_tokens', models.PositiveIntegerField(null=True)),
-                ('output_tokens', models.PositiveIntegerField(null=True)),
-                ('cost', models.FloatField(help_text='Weighted tokens, as used.', null=True)),
-                ('cost_usd', models.DecimalField(decimal_places=8, max_digits=14, null=True)),
-                ('job', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='llmjobs.job')),
-                ('pool', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.model')),
-                ('tier', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.tier')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("number", models.PositiveIntegerField()),
+                ("worker_id", models.UUIDField()),
+                ("charged", models.FloatField(help_text="Weighted tokens, charged at claim.")),
+                ("flow_weight", models.FloatField()),
+                ("tier_weight", models.FloatField()),
+                ("claimed_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("sent_at", models.DateTimeField(null=True)),
+                ("first_token_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("outcome", models.CharField(max_length=24, null=True)),
+                ("decision", models.TextField(help_text="What followed, in words.", null=True)),
+                ("error_code", models.CharField(max_length=128, null=True)),
+                ("error_message", models.TextField(null=True)),
+                ("provider_status", models.PositiveSmallIntegerField(null=True)),
+                ("provider_request_id", models.CharField(max_length=255, null=True)),
+                ("input_tokens", models.PositiveIntegerField(null=True)),
+                ("output_tokens", models.PositiveIntegerField(null=True)),
+                ("cost", models.FloatField(help_text="Weighted tokens, as used.", null=True)),
+                ("cost_usd", models.DecimalField(decimal_places=8, max_digits=14, null=True)),
+                (
+                    "job",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="attempts",
+                        to="llmjobs.job",
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="llmjobs.model",
+                    ),
+                ),
+                (
+                    "tier",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="llmjobs.tier",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['job_id', 'number'],
+                "ordering": ["job_id", "number"],
             },
         ),
         migrations.CreateModel(
-            name='TierTurn',
+            name="TierTurn",
             fields=[
-                ('pk', models.CompositePrimaryKey('pool', 'tier', 'turn', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('turn', models.BigIntegerField()),
-                ('vt', models.FloatField(default=0)),
-                ('lifted', models.FloatField(default=0, help_text='Sum of the lifts on waking, for the identity of fairness.')),
-                ('served_vt', models.FloatField(default=0, help_text="Its virtual time when it was last served: a waking tier's.")),
-                ('flows_vt', models.FloatField(default=0, help_text="The like of the flow last served: a waking flow's.")),
-                ('running', models.IntegerField(default=0)),
-                ('floors', django.contrib.postgres.fields.ArrayField(base_field=models.FloatField(), size=10)),
-                ('pool', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.model')),
-                ('tier', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.tier')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "pool", "tier", "turn", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("turn", models.BigIntegerField()),
+                ("vt", models.FloatField(default=0)),
+                (
+                    "lifted",
+                    models.FloatField(
+                        default=0, help_text="Sum of the lifts on waking, for the identity of fairness."
+                    ),
+                ),
+                (
+                    "served_vt",
+                    models.FloatField(
+                        default=0, help_text="Its virtual time when it was last served: a waking tier's."
+                    ),
+                ),
+                (
+                    "flows_vt",
+                    models.FloatField(
+                        default=0, help_text="The like of the flow last served: a waking flow's."
+                    ),
+                ),
+                ("running", models.IntegerField(default=0)),
+                (
+                    "floors",
+                    django.contrib.postgres.fields.ArrayField(base_field=models.FloatField(), size=10),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.model"
+                    ),
+                ),
+                (
+                    "tier",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.tier"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ShardTurn',
+            name="ShardTurn",
             fields=[
-                ('pk', models.CompositePrimaryKey('shard', 'turn', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('turn', models.BigIntegerField()),
-                ('folded_to', models.BigIntegerField(default=0)),
-                ('bound_id', models.BigIntegerField(default=0)),
-                ('next_bound_id', models.BigIntegerField(default=0)),
-                ('next_bound_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('shard', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.turnstile')),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "shard", "turn", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("turn", models.BigIntegerField()),
+                ("folded_to", models.BigIntegerField(default=0)),
+                ("bound_id", models.BigIntegerField(default=0)),
+                ("next_bound_id", models.BigIntegerField(default=0)),
+                ("next_bound_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "shard",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="llmjobs.turnstile",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Inbox',
+            name="Inbox",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('priority', models.PositiveSmallIntegerField(null=True)),
-                ('size', models.PositiveSmallIntegerField(null=True)),
-                ('queued', models.IntegerField(db_default=0, help_text='Change of the number of queued jobs.')),
-                ('head_order', models.BigIntegerField(help_text='The least lane_order that became queued.', null=True)),
-                ('running', models.IntegerField(db_default=0, help_text='Change of the number of running jobs.')),
-                ('flow_vt', models.FloatField(db_default=0, help_text="Actual less charged cost, by the flow's weight at charge.")),
-                ('tier_vt', models.FloatField(db_default=0, help_text="The same, by the tier's weight at charge.")),
-                ('client', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.client')),
-                ('pool', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.model')),
-                ('tier', models.ForeignKey(db_constraint=False, help_text='The tier that was charged.', null=True, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.tier')),
-                ('shard', models.ForeignKey(db_constraint=False, db_default=1, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.turnstile')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("priority", models.PositiveSmallIntegerField(null=True)),
+                ("size", models.PositiveSmallIntegerField(null=True)),
+                (
+                    "queued",
+                    models.IntegerField(db_default=0, help_text="Change of the number of queued jobs."),
+                ),
+                (
+                    "head_order",
+                    models.BigIntegerField(help_text="The least lane_order that became queued.", null=True),
+                ),
+                (
+                    "running",
+                    models.IntegerField(db_default=0, help_text="Change of the number of running jobs."),
+                ),
+                (
+                    "flow_vt",
+                    models.FloatField(
+                        db_default=0, help_text="Actual less charged cost, by the flow's weight at charge."
+                    ),
+                ),
+                (
+                    "tier_vt",
+                    models.FloatField(db_default=0, help_text="The same, by the tier's weight at charge."),
+                ),
+                (
+                    "client",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.client"
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to="llmjobs.model"
+                    ),
+                ),
+                (
+                    "tier",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        help_text="The tier that was charged.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="llmjobs.tier",
+                    ),
+                ),
+                (
+                    "shard",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_default=1,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="llmjobs.turnstile",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'inbox',
+                "verbose_name_plural": "inbox",
             },
         ),
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
-                ('host', models.CharField(max_length=255)),
-                ('pid', models.PositiveIntegerField()),
-                ('version', models.CharField(max_length=32)),
-                ('slots', models.PositiveIntegerField()),
-                ('pools', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=128), blank=True, default=list, help_text='Empty: all.', size=None)),
-                ('tiers', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=64), blank=True, default=list, help_text='Empty: all.', size=None)),
-                ('is_draining', models.BooleanField(db_default=False, default=False)),
-                ('lease_lost_count', models.PositiveIntegerField(db_default=0, default=0)),
-                ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('heartbeat_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('stopped_at', models.DateTimeField(blank=True, null=True)),
+                ("id", models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
+                ("host", models.CharField(max_length=255)),
+                ("pid", models.PositiveIntegerField()),
+                ("version", models.CharField(max_length=32)),
+                ("slots", models.PositiveIntegerField()),
+                (
+                    "pools",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=128),
+                        blank=True,
+                        default=list,
+                        help_text="Empty: all.",
+                        size=None,
+                    ),
+                ),
+                (
+                    "tiers",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=64),
+                        blank=True,
+                        default=list,
+                        help_text="Empty: all.",
+                        size=None,
+                    ),
+                ),
+                ("is_draining", models.BooleanField(db_default=False, default=False)),
+                ("lease_lost_count", models.PositiveIntegerField(db_default=0, default=0)),
+                ("started_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("heartbeat_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("stopped_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'ordering': ['-heartbeat_at'],
-                'indexes': [models.Index(condition=models.Q(('stopped_at', None)), fields=['heartbeat_at'], name='worker_living')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('slots__gte', 1)), name='worker_has_slots')],
+                "ordering": ["-heartbeat_at"],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("stopped_at", None)),
+                        fields=["heartbeat_at"],
+                        name="worker_living",
+                    )
+                ],
+                "constraints": [
+                    models.CheckConstraint(condition=models.Q(("slots__gte", 1)), name="worker_has_slots")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(blank=True, max_length=128)),
-                ('prefix', models.CharField(editable=False, help_text="The key's first characters.", max_length=16)),
-                ('hash', models.CharField(editable=False, help_text='SHA-256 of the key, in hex.', max_length=64, unique=True)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('submit', 'submit jobs'), ('read', "read its client's jobs"), ('cancel', "cancel its client's jobs"), ('operator', "see and steer every client's jobs")], max_length=16), default=llmjobs.models.tenants.default_scopes, size=None)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('last_used_at', models.DateTimeField(blank=True, editable=False, help_text='To the minute.', null=True)),
-                ('client', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='api_keys', to='llmjobs.client')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(blank=True, max_length=128)),
+                (
+                    "prefix",
+                    models.CharField(editable=False, help_text="The key's first characters.", max_length=16),
+                ),
+                (
+                    "hash",
+                    models.CharField(
+                        editable=False, help_text="SHA-256 of the key, in hex.", max_length=64, unique=True
+                    ),
+                ),
+                (
+                    "scopes",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(
+                            choices=[
+                                ("submit", "submit jobs"),
+                                ("read", "read its client's jobs"),
+                                ("cancel", "cancel its client's jobs"),
+                                ("operator", "see and steer every client's jobs"),
+                            ],
+                            max_length=16,
+                        ),
+                        default=llmjobs.models.tenants.default_scopes,
+                        size=None,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False
+                    ),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "last_used_at",
+                    models.DateTimeField(blank=True, editable=False, help_text="To the minute.", null=True),
+                ),
+                (
+                    "client",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="api_keys",
+                        to="llmjobs.client",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'API key',
-                'ordering': ['client__name', '-created_at'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('scopes__contained_by', ['submit', 'read', 'cancel', 'operator']), models.Q(('scopes', []), _negated=True)), name='apikey_scopes_known'), models.CheckConstraint(condition=models.Q(('hash__regex', '^[0-9a-f]{64}$')), name='apikey_hash_is_sha256')],
+                "verbose_name": "API key",
+                "ordering": ["client__name", "-created_at"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("scopes__contained_by", ["submit", "read", "cancel", "operator"]),
+                            models.Q(("scopes", []), _negated=True),
+                        ),
+                        name="apikey_scopes_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("hash__regex", "^[0-9a-f]{64}$")), name="apikey_hash_is_sha256"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='JobRequest',
+            name="JobRequest",
             fields=[
-                ('job', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='request', serialize=False, to='llmjobs.job')),
-                ('body', models.TextField()),
-                ('prompt_hash', models.CharField(help_text='sha256: of endpoint, model and body.', max_length=71)),
-                ('metadata', models.JSONField(db_default={})),
-                ('user', models.CharField(max_length=256, null=True)),
-                ('max_cost_usd', models.DecimalField(decimal_places=8, max_digits=14, null=True)),
-                ('idempotency_key', models.CharField(max_length=255, null=True)),
-                ('fingerprint', models.CharField(help_text='Of the whole submission, with the key.', max_length=64, null=True)),
-                ('client', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='llmjobs.client')),
+                (
+                    "job",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="request",
+                        serialize=False,
+                        to="llmjobs.job",
+                    ),
+                ),
+                ("body", models.TextField()),
+                (
+                    "prompt_hash",
+                    models.CharField(help_text="sha256: of endpoint, model and body.", max_length=71),
+                ),
+                ("metadata", models.JSONField(db_default={})),
+                ("user", models.CharField(max_length=256, null=True)),
+                ("max_cost_usd", models.DecimalField(decimal_places=8, max_digits=14, null=True)),
+                ("idempotency_key", models.CharField(max_length=255, null=True)),
+                (
+                    "fingerprint",
+                    models.CharField(
+                        help_text="Of the whole submission, with the key.", max_length=64, null=True
+                    ),
+                ),
+                (
+                    "client",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="llmjobs.client",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='JobEvent',
+            name="JobEvent",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('seq', models.BigIntegerField()),
-                ('type', models.CharField(choices=[('status', 'status'), ('delta', 'delta'), ('reset', 'reset'), ('done', 'done')], max_length=8)),
-                ('data', models.JSONField(db_default={})),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('job', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='events', to='llmjobs.job')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("seq", models.BigIntegerField()),
+                (
+                    "type",
+                    models.CharField(
+                        choices=[
+                            ("status", "status"),
+                            ("delta", "delta"),
+                            ("reset", "reset"),
+                            ("done", "done"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("data", models.JSONField(db_default={})),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "job",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="llmjobs.job",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['job_id', 'seq'],
-                'constraints': [models.UniqueConstraint(fields=('job', 'seq'), name='event_of_job'), models.CheckConstraint(condition=models.Q(('type__in', [llmjobs.states.EventType['STATUS'], llmjobs.states.EventType['DELTA'], llmjobs.states.EventType['RESET'], llmjobs.states.EventType['DONE']])), name='event_type_known')],
+                "ordering": ["job_id", "seq"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("job", "seq"), name="event_of_job"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "type__in",
+                                [
+                                    llmjobs.states.EventType["STATUS"],
+                                    llmjobs.states.EventType["DELTA"],
+                                    llmjobs.states.EventType["RESET"],
+                                    llmjobs.states.EventType["DONE"],
+                                ],
+                            )
+                        ),
+                        name="event_type_known",
+                    ),
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='lane',
-            constraint=models.UniqueConstraint(fields=('flow', 'priority', 'size'), name='lane_of_flow'),
+            model_name="lane",
+            constraint=models.UniqueConstraint(fields=("flow", "priority", "size"), name="lane_of_flow"),
         ),
         migrations.AddConstraint(
-            model_name='lane',
-            constraint=models.CheckConstraint(condition=models.Q(('priority__in', [0, 1, 5, 8, 10]), ('size__in', [0, 1])), name='lane_priority_and_size_known'),
+            model_name="lane",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("priority__in", [0, 1, 5, 8, 10]), ("size__in", [0, 1])),
+                name="lane_priority_and_size_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='flow',
-            constraint=models.UniqueConstraint(fields=('pool', 'client'), name='flow_of_pool_and_client'),
+            model_name="flow",
+            constraint=models.UniqueConstraint(fields=("pool", "client"), name="flow_of_pool_and_client"),
         ),
         migrations.AddIndex(
-            model_name='laneturn',
-            index=models.Index(condition=models.Q(('is_ready', True)), fields=['pool', 'tier', 'level', 'vt', 'lane'], name='laneturn_ready'),
+            model_name="laneturn",
+            index=models.Index(
+                condition=models.Q(("is_ready", True)),
+                fields=["pool", "tier", "level", "vt", "lane"],
+                name="laneturn_ready",
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('state', 'queued')), fields=['pool', 'client', 'priority', 'size', 'lane_order'], name='job_ready'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state", "queued")),
+                fields=["pool", "client", "priority", "size", "lane_order"],
+                name="job_ready",
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('state', 'scheduled')), fields=['available_at'], name='job_scheduled'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state", "scheduled")), fields=["available_at"], name="job_scheduled"
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('state', 'running')), fields=['worker_id'], name='job_running'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state", "running")), fields=["worker_id"], name="job_running"
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('expires_at__isnull', False), ('state__in', ['queued', 'scheduled'])), fields=['expires_at'], name='job_expiring'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("expires_at__isnull", False), ("state__in", ["queued", "scheduled"])),
+                fields=["expires_at"],
+                name="job_expiring",
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(fields=['client', '-id'], name='job_of_client'),
+            model_name="job",
+            index=models.Index(fields=["client", "-id"], name="job_of_client"),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('finished_at__isnull', False)), fields=['finished_at'], name='job_finished'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("finished_at__isnull", False)),
+                fields=["finished_at"],
+                name="job_finished",
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('state__in', ['dead', 'failed'])), fields=['-id'], name='job_dead'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("state__in", ["dead", "failed"])), fields=["-id"], name="job_dead"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', [llmjobs.states.State['SCHEDULED'], llmjobs.states.State['QUEUED'], llmjobs.states.State['RUNNING'], llmjobs.states.State['COMPLETED'], llmjobs.states.State['FAILED'], llmjobs.states.State['DEAD'], llmjobs.states.State['CANCELLED'], llmjobs.states.State['EXPIRED']])), name='job_state_known'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            llmjobs.states.State["SCHEDULED"],
+                            llmjobs.states.State["QUEUED"],
+                            llmjobs.states.State["RUNNING"],
+                            llmjobs.states.State["COMPLETED"],
+                            llmjobs.states.State["FAILED"],
+                            llmjobs.states.State["DEAD"],
+                            llmjobs.states.State["CANCELLED"],
+                            llmjobs.states.State["EXPIRED"],
+                        ],
+                    )
+                ),
+                name="job_state_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'running'), ('worker_id__isnull', False)), models.Q(models.Q(('state', 'running'), _negated=True), ('worker_id', None)), _connector='OR'), name='job_running_iff_held'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", "running"), ("worker_id__isnull", False)),
+                    models.Q(models.Q(("state", "running"), _negated=True), ("worker_id", None)),
+                    _connector="OR",
+                ),
+                name="job_running_iff_held",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', False), ('state__in', [llmjobs.states.State['CANCELLED'], llmjobs.states.State['COMPLETED'], llmjobs.states.State['DEAD'], llmjobs.states.State['EXPIRED'], llmjobs.states.State['FAILED']])), models.Q(models.Q(('state__in', [llmjobs.states.State['CANCELLED'], llmjobs.states.State['COMPLETED'], llmjobs.states.State['DEAD'], llmjobs.states.State['EXPIRED'], llmjobs.states.State['FAILED']]), _negated=True), ('finished_at', None)), _connector='OR'), name='job_terminal_iff_finished'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("finished_at__isnull", False),
+                        (
+                            "state__in",
+                            [
+                                llmjobs.states.State["CANCELLED"],
+                                llmjobs.states.State["COMPLETED"],
+                                llmjobs.states.State["DEAD"],
+                                llmjobs.states.State["EXPIRED"],
+                                llmjobs.states.State["FAILED"],
+                            ],
+                        ),
+                    ),
+                    models.Q(
+                        models.Q(
+                            (
+                                "state__in",
+                                [
+                                    llmjobs.states.State["CANCELLED"],
+                                    llmjobs.states.State["COMPLETED"],
+                                    llmjobs.states.State["DEAD"],
+                                    llmjobs.states.State["EXPIRED"],
+                                    llmjobs.states.State["FAILED"],
+                                ],
+                            ),
+                            _negated=True,
+                        ),
+                        ("finished_at", None),
+                    ),
+                    _connector="OR",
+                ),
+                name="job_terminal_iff_finished",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'running'), _negated=True), models.Q(('attempt__gte', 1), ('started_at__isnull', False)), _connector='OR'), name='job_running_was_started'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", "running"), _negated=True),
+                    models.Q(("attempt__gte", 1), ("started_at__isnull", False)),
+                    _connector="OR",
+                ),
+                name="job_running_was_started",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('failures__lte', models.F('attempt'))), name='job_failures_within_attempts'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("failures__lte", models.F("attempt"))),
+                name="job_failures_within_attempts",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('priority__in', [llmjobs.states.Priority['CRITICAL'], llmjobs.states.Priority['HIGH'], llmjobs.states.Priority['NORMAL'], llmjobs.states.Priority['LOW'], llmjobs.states.Priority['BACKGROUND']]), ('size__in', [llmjobs.states.Size['SHORT'], llmjobs.states.Size['LONG']])), name='job_priority_and_size_known'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "priority__in",
+                        [
+                            llmjobs.states.Priority["CRITICAL"],
+                            llmjobs.states.Priority["HIGH"],
+                            llmjobs.states.Priority["NORMAL"],
+                            llmjobs.states.Priority["LOW"],
+                            llmjobs.states.Priority["BACKGROUND"],
+                        ],
+                    ),
+                    ("size__in", [llmjobs.states.Size["SHORT"], llmjobs.states.Size["LONG"]]),
+                ),
+                name="job_priority_and_size_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('est_cost__gte', 0), ('max_attempts__gte', 1), ('retry_for_s__gte', 0), ('timeout_s__gt', 0)), name='job_bounds_positive'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("est_cost__gte", 0),
+                    ("max_attempts__gte", 1),
+                    ("retry_for_s__gte", 0),
+                    ("timeout_s__gt", 0),
+                ),
+                name="job_bounds_positive",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='job',
-            constraint=models.CheckConstraint(condition=models.Q(('endpoint__in', [llmjobs.states.Endpoint['CHAT'], llmjobs.states.Endpoint['RESPONSES'], llmjobs.states.Endpoint['EMBEDDINGS']])), name='job_endpoint_known'),
+            model_name="job",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "endpoint__in",
+                        [
+                            llmjobs.states.Endpoint["CHAT"],
+                            llmjobs.states.Endpoint["RESPONSES"],
+                            llmjobs.states.Endpoint["EMBEDDINGS"],
+                        ],
+                    )
+                ),
+                name="job_endpoint_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('weight__gte', 0.001)), name='client_weight_positive'),
+            model_name="client",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("weight__gte", 0.001)), name="client_weight_positive"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('monthly_budget_usd__isnull', True), ('monthly_budget_usd__gte', 0), _connector='OR'), name='client_budget_not_negative'),
+            model_name="client",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("monthly_budget_usd__isnull", True), ("monthly_budget_usd__gte", 0), _connector="OR"
+                ),
+                name="client_budget_not_negative",
+            ),
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(fields=['pool', '-claimed_at'], name='attempt_of_pool'),
+            model_name="attempt",
+            index=models.Index(fields=["pool", "-claimed_at"], name="attempt_of_pool"),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(fields=('job', 'number'), name='attempt_of_job'),
+            model_name="attempt",
+            constraint=models.UniqueConstraint(fields=("job", "number"), name="attempt_of_job"),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('outcome', None)), models.Q(('ended_at__isnull', False), ('outcome__isnull', False)), _connector='OR'), name='attempt_ended_iff_outcome'),
+            model_name="attempt",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("ended_at", None), ("outcome", None)),
+                    models.Q(("ended_at__isnull", False), ("outcome__isnull", False)),
+                    _connector="OR",
+                ),
+                name="attempt_ended_iff_outcome",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='model',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('input_usd_per_mtok__isnull', True), ('input_usd_per_mtok__gte', 0), _connector='OR'), models.Q(('output_usd_per_mtok__isnull', True), ('output_usd_per_mtok__gte', 0), _connector='OR')), name='model_prices_not_negative'),
+            model_name="model",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("input_usd_per_mtok__isnull", True), ("input_usd_per_mtok__gte", 0), _connector="OR"
+                    ),
+                    models.Q(
+                        ("output_usd_per_mtok__isnull", True),
+                        ("output_usd_per_mtok__gte", 0),
+                        _connector="OR",
+                    ),
+                ),
+                name="model_prices_not_negative",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='model',
-            constraint=models.CheckConstraint(condition=models.Q(('fallback__isnull', True), models.Q(('fallback', models.F('id')), _negated=True), _connector='OR'), name='model_is_not_its_own_fallback'),
+            model_name="model",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("fallback__isnull", True),
+                    models.Q(("fallback", models.F("id")), _negated=True),
+                    _connector="OR",
+                ),
+                name="model_is_not_its_own_fallback",
+            ),
         ),
         migrations.AddIndex(
-            model_name='inbox',
-            index=models.Index(fields=['shard', 'id'], name='inbox_of_shard'),
+            model_name="inbox",
+            index=models.Index(fields=["shard", "id"], name="inbox_of_shard"),
         ),
         migrations.AddConstraint(
-            model_name='jobrequest',
-            constraint=models.UniqueConstraint(condition=models.Q(('idempotency_key__isnull', False)), fields=('client', 'idempotency_key'), name='request_idempotency_key'),
+            model_name="jobrequest",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("idempotency_key__isnull", False)),
+                fields=("client", "idempotency_key"),
+                name="request_idempotency_key",
+            ),
         ),
     ]

@@ -92,7 +92,10 @@ class Migration(migrations.Migration):
     dependencies = [("llmjobs", "0001_initial")]
 
     operations = [
-        migrations.RunSQL(SEQUENCE, "alter table llmjobs_job alter column lane_order drop default; drop sequence llmjobs_lane_order"),
+        migrations.RunSQL(
+            SEQUENCE,
+            "alter table llmjobs_job alter column lane_order drop default; drop sequence llmjobs_lane_order",
+        ),
         migrations.RunSQL(STORAGE, STORAGE_REVERSE),
         migrations.RunSQL(EDITS, EDITS_REVERSE),
         migrations.RunSQL(SEEDS, SEEDS_REVERSE),

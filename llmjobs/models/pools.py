@@ -61,7 +61,12 @@ class Provider(models.Model):
 
 def price_field(help_text: str) -> models.DecimalField:
     return models.DecimalField(
-        max_digits=12, decimal_places=6, null=True, blank=True, validators=[MinValueValidator(0)], help_text=help_text
+        max_digits=12,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text=help_text,
     )
 
 
@@ -82,7 +87,12 @@ class Model(models.Model):
     fallback = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     is_paused = models.BooleanField(default=False, db_default=False)
     made_for = models.ForeignKey(
-        Client, on_delete=models.SET_NULL, null=True, editable=False, related_name="+", help_text="Made on its first use."
+        Client,
+        on_delete=models.SET_NULL,
+        null=True,
+        editable=False,
+        related_name="+",
+        help_text="Made on its first use.",
     )
     shard = models.ForeignKey(Turnstile, on_delete=models.PROTECT, default=1, db_default=1, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -21,7 +21,8 @@ from llmjobs.states import Priority
 
 PRIORITY_CHOICES = [(priority.value, priority.word) for priority in Priority]
 name_validator = RegexValidator(
-    r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", _("Letters, digits and . _ : / @ - only, beginning with a letter or digit.")
+    r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+    _("Letters, digits and . _ : / @ - only, beginning with a letter or digit."),
 )
 weight_validator = MinValueValidator(0.001)
 
@@ -48,7 +49,10 @@ class Tier(Limits):
 
     name = models.CharField(max_length=64, unique=True, validators=[name_validator])
     weight = models.FloatField(
-        default=1, db_default=1, validators=[weight_validator], help_text="Share of a pool, beside other tiers."
+        default=1,
+        db_default=1,
+        validators=[weight_validator],
+        help_text="Share of a pool, beside other tiers.",
     )
     max_priority = models.PositiveSmallIntegerField(
         choices=PRIORITY_CHOICES,
@@ -60,7 +64,9 @@ class Tier(Limits):
         ordering = ["-weight", "name"]
         constraints = [
             models.CheckConstraint(name="tier_weight_positive", condition=Q(weight__gte=0.001)),
-            models.CheckConstraint(name="tier_max_priority_known", condition=Q(max_priority__in=list(Priority))),
+            models.CheckConstraint(
+                name="tier_max_priority_known", condition=Q(max_priority__in=list(Priority))
+            ),
         ]
 
     def __str__(self) -> str:
@@ -78,7 +84,9 @@ class Client(Limits):
     tier = models.ForeignKey(Tier, on_delete=models.PROTECT, related_name="clients")
     weight = models.FloatField(default=1, db_default=1, validators=[weight_validator])
     users = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="llmjobs_clients")
-    is_paused = models.BooleanField(default=False, db_default=False, help_text="Its jobs wait; new ones are accepted.")
+    is_paused = models.BooleanField(
+        default=False, db_default=False, help_text="Its jobs wait; new ones are accepted."
+    )
     monthly_budget_usd = models.DecimalField(max_digits=12, decimal_places=2, null=True, blank=True)
     # Signs webhooks, so it can't be hashed. Shown once, by createclient.
     webhook_secret = models.CharField(max_length=128, default=new_webhook_secret, editable=False)
@@ -131,7 +139,9 @@ class ApiKey(models.Model):
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=128, blank=True)
     prefix = models.CharField(max_length=16, editable=False, help_text="The key's first characters.")
-    hash = models.CharField(max_length=64, unique=True, editable=False, help_text="SHA-256 of the key, in hex.")
+    hash = models.CharField(
+        max_length=64, unique=True, editable=False, help_text="SHA-256 of the key, in hex."
+    )
     scopes = ArrayField(models.CharField(max_length=16, choices=Scope.choices), default=default_scopes)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
