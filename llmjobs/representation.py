@@ -31,7 +31,7 @@ def jobs_json(jobs: Iterable[Job], *, base_url: str = "", with_place: bool = Tru
 
 
 def streamed_texts(job_ids: list[int]) -> dict[int, str]:
-    """The text so far of running jobs: the deltas since the last reset."""
+    """The text so far of running jobs: the deltas of the present attempt."""
     if not job_ids:
         return {}
     with connection.cursor() as cursor:

@@ -23,28 +23,18 @@ STATES = [(state.value, state.value) for state in State]
 class Job(models.Model):
     id = models.BigAutoField(primary_key=True)
     public_id = models.UUIDField(unique=True, default=uuid7, editable=False)
-    pool = models.ForeignKey(
-        Model, on_delete=models.PROTECT, related_name="jobs", verbose_name="model", db_index=False
-    )
+    pool = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="jobs", verbose_name="model", db_index=False)
     client = models.ForeignKey(Client, on_delete=models.PROTECT, related_name="jobs", db_index=False)
     tier = models.ForeignKey(Tier, on_delete=models.PROTECT, related_name="jobs", db_index=False)
     endpoint = models.CharField(max_length=32, choices=[(e.value, e.value) for e in Endpoint])
     priority = models.PositiveSmallIntegerField(choices=PRIORITIES)
     size = models.PositiveSmallIntegerField(choices=SIZES)
-    lane_order = models.BigIntegerField(
-        help_text="Place in its lane. A retry keeps it, a requeue takes a new one."
-    )
+    lane_order = models.BigIntegerField(help_text="Place in its lane. A retry keeps it, a requeue takes a new one.")
     state = models.CharField(max_length=16, choices=STATES)
 
-    attempt = models.PositiveIntegerField(
-        db_default=0, help_text="Rises at every claim; with the id it is the lease."
-    )
-    failures = models.PositiveIntegerField(
-        db_default=0, help_text="Attempts that ended in error or a lost lease."
-    )
-    epoch = models.PositiveIntegerField(
-        db_default=1, help_text="Rises with every change of state; numbers events."
-    )
+    attempt = models.PositiveIntegerField(db_default=0, help_text="Rises at every claim; with the id it is the lease.")
+    failures = models.PositiveIntegerField(db_default=0, help_text="Attempts that ended in error or a lost lease.")
+    epoch = models.PositiveIntegerField(db_default=1, help_text="Rises with every change of state; numbers events.")
     worker_id = models.UUIDField(null=True, help_text="Who holds it; only while running.")
     cancel_requested_at = models.DateTimeField(null=True)
 
@@ -73,8 +63,7 @@ class Job(models.Model):
             models.CheckConstraint(name="job_state_known", condition=Q(state__in=list(State))),
             models.CheckConstraint(
                 name="job_running_iff_held",
-                condition=Q(state="running", worker_id__isnull=False)
-                | (~Q(state="running") & Q(worker_id=None)),
+                condition=Q(state="running", worker_id__isnull=False) | (~Q(state="running") & Q(worker_id=None)),
             ),
             models.CheckConstraint(
                 name="job_terminal_iff_finished",
@@ -85,9 +74,7 @@ class Job(models.Model):
                 name="job_running_was_started",
                 condition=~Q(state="running") | Q(started_at__isnull=False, attempt__gte=1),
             ),
-            models.CheckConstraint(
-                name="job_failures_within_attempts", condition=Q(failures__lte=F("attempt"))
-            ),
+            models.CheckConstraint(name="job_failures_within_attempts", condition=Q(failures__lte=F("attempt"))),
             models.CheckConstraint(
                 name="job_priority_and_size_known",
                 condition=Q(priority__in=list(Priority), size__in=list(Size)),
@@ -139,9 +126,7 @@ class JobRequest(models.Model):
     user = models.CharField(max_length=256, null=True)
     max_cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True)
     idempotency_key = models.CharField(max_length=255, null=True)
-    fingerprint = models.CharField(
-        max_length=64, null=True, help_text="Of the whole submission, with the key."
-    )
+    fingerprint = models.CharField(max_length=64, null=True, help_text="Of the whole submission, with the key.")
 
     class Meta:
         constraints = [
@@ -165,9 +150,7 @@ class JobResult(models.Model):
     output = models.TextField(null=True)
     output_text = models.TextField(db_default="")
     usage = models.JSONField(null=True)
-    cost_usd = models.DecimalField(
-        max_digits=14, decimal_places=8, null=True, help_text="Of all attempts together."
-    )
+    cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True, help_text="Of all attempts together.")
     error_code = models.CharField(max_length=128, null=True)
     error_message = models.TextField(null=True)
     error_class = models.CharField(max_length=16, null=True)
@@ -182,12 +165,10 @@ class Attempt(models.Model):
     """The ledger: one row a claim, written by the claim, closed when the attempt ends. What was spent is read here."""
 
     id = models.BigAutoField(primary_key=True)
-    job = models.ForeignKey(
-        Job, on_delete=models.CASCADE, db_constraint=False, related_name="attempts", db_index=False
-    )
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_constraint=False, related_name="attempts", db_index=False)
     number = models.PositiveIntegerField()
-    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
-    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    pool = models.ForeignKey(Model, on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    tier = models.ForeignKey(Tier, on_delete=models.PROTECT, db_constraint=False, db_index=False)
     worker_id = models.UUIDField()
     charged = models.FloatField(help_text="Weighted tokens, charged at claim.")
     flow_weight = models.FloatField()
@@ -226,9 +207,7 @@ class JobEvent(models.Model):
     """Append-only. What every viewer reads, in the order of `seq`, which is the job's own numbering."""
 
     id = models.BigAutoField(primary_key=True)
-    job = models.ForeignKey(
-        Job, on_delete=models.CASCADE, db_constraint=False, related_name="events", db_index=False
-    )
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_constraint=False, related_name="events", db_index=False)
     seq = models.BigIntegerField()
     type = models.CharField(max_length=8, choices=[(t.value, t.value) for t in EventType])
     data = models.JSONField(db_default={})

@@ -5,15 +5,19 @@ A provider names the environment variable that holds its key, never the key; the
 """
 
 import fnmatch
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator, URLValidator
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from llmjobs.conf import conf
 from llmjobs.models.tenants import Client, limit_field, name_validator
+
+
+FALLBACKS_MAX = 10  # one after the other
 
 
 def validate_key_env(value: str) -> None:
@@ -23,6 +27,18 @@ def validate_key_env(value: str) -> None:
             f"expected the name of an environment variable that matches {', '.join(patterns)} "
             f"(LLMJOBS_PROVIDER_KEYS_ENV), got {value!r}"
         )
+
+
+def validate_base_url(value: str) -> None:
+    """A host of one word is welcome, unlike in Django's URLValidator: http://vllm:8000/v1."""
+    try:
+        url = urlsplit(value)
+        is_url = url.scheme in ("http", "https") and bool(url.hostname) and not url.query and not url.fragment
+        is_url = is_url and url.port != 0 and not any(char.isspace() for char in value)
+    except ValueError:
+        is_url = False
+    if not is_url or url.username or url.password:
+        raise ValidationError(f"expected a URL like https://api.example.org/v1, without a password, got {value!r}")
 
 
 class Turnstile(models.Model):
@@ -36,7 +52,7 @@ class Turnstile(models.Model):
 
 class Provider(models.Model):
     name = models.CharField(max_length=64, unique=True, validators=[name_validator])
-    base_url = models.CharField(max_length=500, validators=[URLValidator(schemes=["http", "https"])])
+    base_url = models.CharField("base URL", max_length=500, validators=[validate_base_url])
     api_key_env = models.CharField(
         "API key variable",
         max_length=128,
@@ -47,8 +63,8 @@ class Provider(models.Model):
     any_model = models.BooleanField(
         default=False, db_default=False, help_text="Takes any model name: its pool is made on first use."
     )
-    default_rpm = limit_field("Of a pool made on first use.")
-    default_tpm = limit_field("Of a pool made on first use.")
+    default_rpm = limit_field("Of a pool made on first use.", "default RPM")
+    default_tpm = limit_field("Of a pool made on first use.", "default TPM")
     is_paused = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -59,8 +75,9 @@ class Provider(models.Model):
         return self.name
 
 
-def price_field(help_text: str) -> models.DecimalField:
+def price_field(label: str, help_text: str) -> models.DecimalField:
     return models.DecimalField(
+        label,
         max_digits=12,
         decimal_places=6,
         null=True,
@@ -78,11 +95,11 @@ class Model(models.Model):
     upstream_name = models.CharField(
         max_length=128, blank=True, help_text="What the provider calls it; empty: the same."
     )
-    rpm = limit_field("Requests a minute that the provider allows.")
-    tpm = limit_field("Tokens a minute that the provider allows.")
+    rpm = limit_field("Requests a minute that the provider allows.", "RPM")
+    tpm = limit_field("Tokens a minute that the provider allows.", "TPM")
     max_running = limit_field("Calls in flight at once.")
-    input_usd_per_mtok = price_field("Dollars a million input tokens.")
-    output_usd_per_mtok = price_field("Dollars a million output tokens.")
+    input_usd_per_mtok = price_field("input price, $", "Dollars a million input tokens.")
+    output_usd_per_mtok = price_field("output price, $", "Dollars a million output tokens.")
     context_window = limit_field("Tokens of input and output together.")
     fallback = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     is_paused = models.BooleanField(default=False, db_default=False)
@@ -113,6 +130,15 @@ class Model(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """No way of fallbacks leads back to this model."""
+        seen, following = [self.name], self.fallback
+        while following is not None:
+            seen.append(following.name)
+            if following.pk == self.pk or len(seen) > FALLBACKS_MAX:
+                raise ValidationError({"fallback": f"expected an end to the fallbacks, got {' → '.join(seen)}"})
+            following = following.fallback
 
     @property
     def output_weight(self) -> float:

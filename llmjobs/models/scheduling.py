@@ -72,12 +72,8 @@ class TierTurn(models.Model):
     tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False)
     turn = models.BigIntegerField()
     vt = models.FloatField(default=0)
-    lifted = models.FloatField(
-        default=0, help_text="Sum of the lifts on waking, for the identity of fairness."
-    )
-    served_vt = models.FloatField(
-        default=0, help_text="Its virtual time when it was last served: a waking tier's."
-    )
+    lifted = models.FloatField(default=0, help_text="Sum of the lifts on waking, for the identity of fairness.")
+    served_vt = models.FloatField(default=0, help_text="Its virtual time when it was last served: a waking tier's.")
     flows_vt = models.FloatField(default=0, help_text="The like of the flow last served: a waking flow's.")
     running = models.IntegerField(default=0)
     floors = ArrayField(models.FloatField(), size=LEVELS)
@@ -110,9 +106,7 @@ class LaneTurn(models.Model):
     tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False)
     level = models.SmallIntegerField()
     vt = models.FloatField(default=0)
-    head_order = models.BigIntegerField(
-        default=0, help_text="No queued job of the lane has a smaller lane_order."
-    )
+    head_order = models.BigIntegerField(default=0, help_text="No queued job of the lane has a smaller lane_order.")
     queued = models.IntegerField(default=0, help_text="Queued jobs, as far as the inbox has been folded.")
     has_heads = models.BooleanField(default=False, help_text="False: asleep, until something is queued.")
     is_ready = models.BooleanField(default=False, help_text="Awake, and its flow is open.")
@@ -145,9 +139,7 @@ class Inbox(models.Model):
     tier = models.ForeignKey(
         Tier, on_delete=models.CASCADE, db_constraint=False, null=True, help_text="The tier that was charged."
     )
-    flow_vt = models.FloatField(
-        db_default=0, help_text="Actual less charged cost, by the flow's weight at charge."
-    )
+    flow_vt = models.FloatField(db_default=0, help_text="Actual less charged cost, by the flow's weight at charge.")
     tier_vt = models.FloatField(db_default=0, help_text="The same, by the tier's weight at charge.")
 
     class Meta:

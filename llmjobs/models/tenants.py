@@ -27,8 +27,8 @@ name_validator = RegexValidator(
 weight_validator = MinValueValidator(0.001)
 
 
-def limit_field(help_text: str) -> models.PositiveIntegerField:
-    return models.PositiveIntegerField(null=True, blank=True, help_text=help_text)
+def limit_field(help_text: str, label: str | None = None) -> models.PositiveIntegerField:
+    return models.PositiveIntegerField(label, null=True, blank=True, help_text=help_text)
 
 
 class Limits(models.Model):
@@ -37,8 +37,8 @@ class Limits(models.Model):
     max_queued = limit_field("Jobs waiting at once, per client.")
     max_queued_tokens = limit_field("Estimated tokens waiting at once, per client.")
     max_running = limit_field("Jobs running at once, per client and model.")
-    rpm = limit_field("Requests a minute, per client.")
-    tpm = limit_field("Tokens a minute, per client.")
+    rpm = limit_field("Requests a minute, per client.", "RPM")
+    tpm = limit_field("Tokens a minute, per client.", "TPM")
 
     class Meta:
         abstract = True
@@ -64,9 +64,7 @@ class Tier(Limits):
         ordering = ["-weight", "name"]
         constraints = [
             models.CheckConstraint(name="tier_weight_positive", condition=Q(weight__gte=0.001)),
-            models.CheckConstraint(
-                name="tier_max_priority_known", condition=Q(max_priority__in=list(Priority))
-            ),
+            models.CheckConstraint(name="tier_max_priority_known", condition=Q(max_priority__in=list(Priority))),
         ]
 
     def __str__(self) -> str:
@@ -84,10 +82,10 @@ class Client(Limits):
     tier = models.ForeignKey(Tier, on_delete=models.PROTECT, related_name="clients")
     weight = models.FloatField(default=1, db_default=1, validators=[weight_validator])
     users = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="llmjobs_clients")
-    is_paused = models.BooleanField(
-        default=False, db_default=False, help_text="Its jobs wait; new ones are accepted."
+    is_paused = models.BooleanField(default=False, db_default=False, help_text="Its jobs wait; new ones are accepted.")
+    monthly_budget_usd = models.DecimalField(
+        "monthly budget, $", max_digits=12, decimal_places=2, null=True, blank=True
     )
-    monthly_budget_usd = models.DecimalField(max_digits=12, decimal_places=2, null=True, blank=True)
     # Signs webhooks, so it can't be hashed. Shown once, by createclient.
     webhook_secret = models.CharField(max_length=128, default=new_webhook_secret, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -139,9 +137,7 @@ class ApiKey(models.Model):
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=128, blank=True)
     prefix = models.CharField(max_length=16, editable=False, help_text="The key's first characters.")
-    hash = models.CharField(
-        max_length=64, unique=True, editable=False, help_text="SHA-256 of the key, in hex."
-    )
+    hash = models.CharField(max_length=64, unique=True, editable=False, help_text="SHA-256 of the key, in hex.")
     scopes = ArrayField(models.CharField(max_length=16, choices=Scope.choices), default=default_scopes)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)

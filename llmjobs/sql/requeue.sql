@@ -1,15 +1,18 @@
 -- Called by: queue.requeue, for an operator.
 -- Parameters: ids (array).
--- Returns: id, client_id, seq, state, pool_id of the jobs requeued; those in another state are left alone.
+-- Returns: id, client_id, seq, state, pool_id of the jobs requeued; those in another state, and those whose request
+-- was erased, are left alone.
 -- A requeued job goes to the end of its lane, with no failure counted and its time to retry renewed; its attempts keep
 -- their numbers. A cancel, and a deadline for its start, belong to its life before.
 -- Locks: the jobs, in the order of their ids.
 with held as materialized (
-    select id
-    from llmjobs_job
-    where id = any (%(ids)s::bigint[]) and state in ('failed', 'dead', 'cancelled', 'expired')
-    order by id
-    for no key update
+    select j.id
+    from llmjobs_job as j
+    where j.id = any (%(ids)s::bigint[])
+        and j.state in ('failed', 'dead', 'cancelled', 'expired')
+        and exists (select from llmjobs_jobrequest as r where r.job_id = j.id)
+    order by j.id
+    for no key update of j
 ), moved as materialized (
     update llmjobs_job as j
     set state = 'queued',

@@ -1,0 +1,16 @@
+"""The admin: what operators see, and the few things they do.
+
+    pages.py, lists.py, filters.py, cells.py    what all pages share: permissions, bounded lists, filters, looks
+    confirm.py, pausing.py                      actions: asked once, done in batches, written to the history
+    tenants.py, keys.py, pools.py               tiers, clients, API keys, providers, models: people edit these
+    jobs.py and job_*.py                        the list of jobs, the page of one, requeue and cancel
+    ledger.py, scheduling.py, workers.py        what programs write: read only
+
+Owns no state: an edit is a row of a table that people edit, everything else is a verb of `queue.py`. Prompts and
+outputs need the permission `view_job_content`, requeue and cancel theirs; nothing is deleted here. No page has an
+inline script or style.
+"""
+
+from llmjobs.admin import jobs, keys, ledger, pools, scheduling, tenants, workers
+
+__all__ = ["jobs", "keys", "ledger", "pools", "scheduling", "tenants", "workers"]

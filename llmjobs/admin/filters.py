@@ -1,0 +1,173 @@
+"""The filters beside a list: choices, a text with suggestions, a range of days.
+
+Each answers from an index or is ended by the list's time limit. None counts, and none lists ten thousand clients: a
+text filter takes the exact name and suggests the first few. A value that makes no sense finds nothing; it never
+fails.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime, timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.contrib.admin import ListFilter, ModelAdmin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+SUGGESTIONS_MAX = 50
+VALUE_CHARS_MAX = 300
+
+
+class QueryFilter(ListFilter):
+    """Takes its own parameters out of the query string. A subclass says which (`parameters`) and what they mean."""
+
+    parameters: ClassVar[tuple[str, ...]]
+
+    def __init__(self, request: HttpRequest, params: dict[str, Any], model: type[Model], page: ModelAdmin) -> None:
+        super().__init__(request, params, model, page)
+        for name in self.parameters:
+            if name in params:
+                # Postgres has no NUL in text; here it can only be a probe.
+                text = params.pop(name)[-1].replace("\0", "").strip()[:VALUE_CHARS_MAX]
+                if text:
+                    self.used_parameters[name] = text
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return cls.parameters
+
+    def expected_parameters(self) -> list[str | None]:
+        return list(self.parameters)
+
+    def has_output(self) -> bool:
+        return True
+
+    @property
+    def value(self) -> str:
+        return str(self.used_parameters.get(self.parameters[0], ""))
+
+    def kept(self, changelist: ChangeList) -> list[tuple[str, str]]:
+        """The other parameters of the list, for a form that must not lose them."""
+        return [
+            (name, value)
+            for name, values in changelist.filter_params.items()
+            if name not in self.parameters
+            for value in (values if isinstance(values, list) else [values])
+        ]
+
+
+class ChoiceFilter(QueryFilter):
+    """One of a few words. `options` gives (word in the URL, what people read, value in the column)."""
+
+    column: ClassVar[str]
+
+    def options(self) -> Iterable[tuple[str, str, Any]]:
+        raise NotImplementedError
+
+    def __init__(self, request: HttpRequest, params: dict[str, Any], model: type[Model], page: ModelAdmin) -> None:
+        super().__init__(request, params, model, page)
+        self._options = list(self.options())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if not self.value:
+            return queryset
+        values = [column for word, _, column in self._options if word == self.value]
+        return queryset.filter(**{self.column: values[0]}) if values else queryset.none()
+
+    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:
+        yield {
+            "selected": not self.value,
+            "query_string": changelist.get_query_string(remove=list(self.parameters)),
+            "display": "All",
+        }
+        for word, text, _ in self._options:
+            yield {
+                "selected": word == self.value,
+                "query_string": changelist.get_query_string({self.parameters[0]: word}),
+                "display": text,
+            }
+
+
+class TextFilter(QueryFilter):
+    """A field to type into. `suggestions` gives (value, label) for the browser's own list."""
+
+    template = "admin/llmjobs/filter_text.html"
+    placeholder: ClassVar[str] = ""
+
+    def suggestions(self) -> Iterable[tuple[str, str]]:
+        return ()
+
+    def matching(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
+        raise NotImplementedError
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return self.matching(queryset, self.value) if self.value else queryset
+
+    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:
+        yield {
+            "name": self.parameters[0],
+            "value": self.value,
+            "suggestions": list(self.suggestions())[:SUGGESTIONS_MAX],
+            "kept": self.kept(changelist),
+            "clear": changelist.get_query_string(remove=list(self.parameters)),
+        }
+
+
+class DaysFilter(QueryFilter):
+    """From a day to a day, both inclusive, in the zone that the admin shows times in."""
+
+    template = "admin/llmjobs/filter_days.html"
+    column: ClassVar[str]
+
+    def bounds(self) -> tuple[datetime | None, datetime | None, bool]:
+        """(from, before, whether both could be read)."""
+        start, end = (str(self.used_parameters.get(name, "")) for name in self.parameters)
+        try:
+            since = _midnight(start) if start else None
+            before = _midnight(end) + timedelta(days=1) if end else None
+        except (ValueError, OverflowError):
+            return None, None, False
+        return since, before, True
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        since, before, is_readable = self.bounds()
+        if not is_readable:
+            return queryset.none()
+        return self.between(queryset, since, before)
+
+    def between(self, queryset: QuerySet[Any], since: datetime | None, before: datetime | None) -> QuerySet[Any]:
+        if since:
+            queryset = queryset.filter(**{f"{self.column}__gte": since})
+        if before:
+            queryset = queryset.filter(**{f"{self.column}__lt": before})
+        return queryset
+
+    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:
+        yield {
+            "names": self.parameters,
+            "fields": [
+                {"name": name, "label": label, "value": self.used_parameters.get(name, "")}
+                for name, label in zip(self.parameters, ("From", "To"), strict=True)
+            ],
+            "is_set": bool(self.used_parameters),
+            "kept": self.kept(changelist),
+            "clear": changelist.get_query_string(remove=list(self.parameters)),
+        }
+
+
+def _midnight(day: str) -> datetime:
+    return datetime.combine(date.fromisoformat(day), datetime.min.time(), timezone.get_current_timezone())
+
+
+def as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def as_id(text: str) -> int | None:
+    """A bigint that is an id, or None."""
+    return int(text) if text.isascii() and text.isdigit() and int(text) < 2**63 else None

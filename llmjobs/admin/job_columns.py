@@ -1,0 +1,221 @@
+"""What the list of jobs and the page of a job say of a job, a function each.
+
+The first ones read the thin row, its names and the small columns of its result: they are for the list too. Those
+under "The page" read `job.details`, which `job_page.load` makes.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.admin import display
+from django.core.exceptions import ObjectDoesNotExist
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from llmjobs.admin.cells import NOTHING, badge, count, duration, link_to, moment, usd
+from llmjobs.models import Job
+from llmjobs.states import Priority, Size, State
+
+RESULT_COLUMNS = ("job", "usage", "cost_usd", "error_code")
+BLOCKED = {
+    "client_paused": "its client is paused",
+    "model_paused": "its model is paused",
+    "provider_paused": "its provider is paused",
+    "no_worker": "no worker that serves it is alive",
+    "client_concurrency": "its client runs as many jobs as it may",
+    "model_concurrency": "its model runs as many calls as it may",
+}
+
+
+@display(description="id")
+def short_id(job: Job) -> SafeString:
+    """The end of the public id: its beginning is the time, the same for all neighbours."""
+    return format_html('<code title="{}">…{}</code>', job.public_id, str(job.public_id)[-8:])
+
+
+@display(description="status")
+def status(job: Job) -> SafeString:
+    if job.state == State.RUNNING and job.cancel_requested_at:
+        return badge("cancelling")
+    return badge(job.state)
+
+
+@display(description="priority")
+def priority(job: Job) -> str:
+    return f"{Priority(job.priority).word}, {Size(job.size).word}"
+
+
+@display(description="attempts")
+def attempts(job: Job) -> str:
+    return f"{job.attempt}, {job.failures} failed" if job.failures else str(job.attempt)
+
+
+@display(description="created")
+def created(job: Job) -> str | SafeString:
+    return moment(job.created_at)
+
+
+@display(description="waited")
+def waited(job: Job) -> str:
+    """Since it could run (a delay and a backoff do not count) until its latest attempt, its end, or now."""
+    has_started = job.started_at is not None and job.started_at >= job.available_at
+    until = (job.started_at if has_started else None) or job.finished_at or clock(job)
+    return duration(until - job.available_at) if until >= job.available_at else NOTHING
+
+
+@display(description="ran")
+def ran(job: Job) -> str:
+    """Its latest attempt, where that was its last."""
+    if job.started_at is None or not (job.finished_at or job.state == State.RUNNING):
+        return NOTHING
+    return duration((job.finished_at or clock(job)) - job.started_at)
+
+
+@display(description="tokens")
+def tokens(job: Job) -> str:
+    return usage_text(of_result(job, "usage")) or NOTHING
+
+
+@display(description="cost")
+def cost(job: Job) -> str:
+    return usd(of_result(job, "cost_usd"))
+
+
+@display(description="error")
+def error(job: Job) -> str:
+    return of_result(job, "error_code") or NOTHING
+
+
+def clock(job: Job) -> datetime:
+    """The database's, when the job was read."""
+    at: datetime = job.read_at  # type: ignore[attr-defined]
+    return at
+
+
+def of_result(job: Job, column: str) -> Any:
+    """None until an attempt has ended: there is no row before."""
+    try:
+        return getattr(job.result, column)
+    except ObjectDoesNotExist:
+        return None
+
+
+def usage_text(usage: Any) -> str:
+    """ "41 + 180": input and output, as the provider counted them; in both of OpenAI's spellings."""
+    if not isinstance(usage, dict):
+        return ""
+    counts = (
+        usage.get("prompt_tokens", usage.get("input_tokens")),
+        usage.get("completion_tokens", usage.get("output_tokens")),
+    )
+    return " + ".join(f"{tokens:,}" for tokens in counts if isinstance(tokens, int))
+
+
+# The page.
+
+
+@display(description="why it waits")
+def why_it_waits(job: Job) -> str | SafeString:
+    if job.state == State.SCHEDULED:
+        return format_html("not before {}", moment(job.available_at))
+    place = job.details.place  # type: ignore[attr-defined]
+    if place is None:
+        return NOTHING
+    if place.blocked_by:
+        return BLOCKED.get(place.blocked_by, place.blocked_by)
+    eta = f", in about {place.eta_s:g} s" if place.eta_s is not None else ""
+    return f"number {place.position:,} in its pool{eta}"
+
+
+@display(description="available")
+def available(job: Job) -> str | SafeString:
+    return moment(job.available_at)
+
+
+@display(description="started")
+def started(job: Job) -> str | SafeString:
+    return moment(job.started_at)
+
+
+@display(description="finished")
+def finished(job: Job) -> str | SafeString:
+    return moment(job.finished_at)
+
+
+@display(description="expires")
+def expires(job: Job) -> str | SafeString:
+    return moment(job.expires_at)
+
+
+@display(description="retried until")
+def retried_until(job: Job) -> str | SafeString:
+    return moment(job.retry_until)
+
+
+@display(description="held by")
+def held_by(job: Job) -> str | SafeString:
+    worker = job.details.worker  # type: ignore[attr-defined]
+    return link_to(worker) if worker else str(job.worker_id or NOTHING)
+
+
+@display(description="error")
+def failure(job: Job) -> str:
+    code = of_result(job, "error_code")
+    if not code:
+        return NOTHING
+    status_text = of_result(job, "provider_status")
+    where = f"HTTP {status_text}, " if status_text else ""
+    attempt = f"attempt {of_result(job, 'error_attempt')}"
+    return f"{code} ({of_result(job, 'error_class')}; {where}{attempt}): {of_result(job, 'error_message') or ''}"
+
+
+@display(description="public id")
+def public_id(job: Job) -> SafeString:
+    return format_html("<code>{}</code>", job.public_id)
+
+
+@display(description="model")
+def model(job: Job) -> SafeString:
+    return format_html("{} at {}", link_to(job.pool), link_to(job.pool.provider))
+
+
+@display(description="end user")
+def end_user(job: Job) -> str:
+    return _of_request(job, "user") or NOTHING
+
+
+@display(description="idempotency key")
+def idempotency_key(job: Job) -> str:
+    return _of_request(job, "idempotency_key") or NOTHING
+
+
+@display(description="prompt hash")
+def prompt_hash(job: Job) -> str:
+    return _of_request(job, "prompt_hash") or NOTHING
+
+
+@display(description="metadata")
+def metadata(job: Job) -> str | SafeString:
+    pairs = _of_request(job, "metadata") or {}
+    return format_html_join("", "<code>{}={}</code> ", sorted(pairs.items())) or NOTHING
+
+
+@display(description="estimate")
+def estimate(job: Job) -> str:
+    return f"{count(job.est_input_tokens)} + {count(job.est_output_tokens)} tokens"
+
+
+@display(description="cost limit")
+def cost_limit(job: Job) -> str:
+    return usd(_of_request(job, "max_cost_usd"))
+
+
+@display(description="limits")
+def limits(job: Job) -> str:
+    an_attempt, retries = duration(timedelta(seconds=job.timeout_s)), duration(timedelta(seconds=job.retry_for_s))
+    return f"{job.max_attempts} failures, {an_attempt} an attempt, retries for {retries}"
+
+
+def _of_request(job: Job, column: str) -> Any:
+    request = job.details.request  # type: ignore[attr-defined]
+    return getattr(request, column) if request else None

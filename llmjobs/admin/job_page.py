@@ -1,0 +1,173 @@
+"""The page of one job: where it stands, what was asked, what came back, its timeline, every attempt.
+
+Reading only, in a fixed number of queries whatever the job is: texts are cut in the database, deltas are counted
+there, events and attempts are the newest few. Without the permission for content, the texts are not even read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count, F, Max, Min, Prefetch, QuerySet, Sum, prefetch_related_objects
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Length
+from django.utils.safestring import SafeString
+
+from llmjobs.admin import job_content
+from llmjobs.admin.cells import NOTHING, badge, count, duration, link_to, moment, usd
+from llmjobs.admin.filters import as_id, as_uuid
+from llmjobs.models import Attempt, Job, JobEvent, JobRequest, JobResult, Worker
+from llmjobs.states import SEQ_EPOCH, EventType, State
+from llmjobs.stats import Place, places
+
+EVENTS_MAX = 200
+ATTEMPTS_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the timeline, without content: who may not read a text may know how long it is."""
+
+    seq: int
+    at: datetime
+    type: str
+    text: str
+
+    @property
+    def epoch(self) -> int:
+        return self.seq // SEQ_EPOCH
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetails:
+    """Timeline and attempts are newest first.
+
+    `asked` is None where it is hidden, or was erased; `request` then tells which.
+    """
+
+    may_see_content: bool
+    asked: job_content.Asked | None
+    answered: job_content.Answered | None
+    request: JobRequest | None
+    place: Place | None
+    worker: Worker | None
+    timeline: Sequence[Line]
+    has_older_events: bool
+    attempts: Sequence["AttemptRow"]
+    has_older_attempts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """An attempt as cells of a table."""
+
+    number: int
+    outcome: SafeString
+    decision: str
+    error: str
+    model: str
+    worker: str | SafeString
+    claimed: str | SafeString
+    sent: str
+    first_token: str
+    ended: str
+    tokens: str
+    cost: str
+    request_id: str
+
+
+def find(jobs: QuerySet[Job], job_id: str) -> Job | None:
+    """By number or by public id; what is neither is no job."""
+    if public_id := as_uuid(job_id):
+        jobs = jobs.filter(public_id=public_id)
+    elif (number := as_id(job_id)) is not None:
+        jobs = jobs.filter(pk=number)
+    else:
+        return None
+    return jobs.select_related("client", "tier", "pool__provider").first()
+
+
+def load(job: Job, *, with_content: bool) -> JobDetails:
+    """Everything around `job`, and its result's small columns as `job.result`."""
+    prefetch_related_objects([job], Prefetch("result", JobResult.objects.defer("output", "output_text")))
+    lines, tries = timeline(job), attempts(job)
+    return JobDetails(
+        may_see_content=with_content,
+        asked=job_content.asked(job) if with_content else None,
+        answered=job_content.answered(job) if with_content else None,
+        request=JobRequest.objects.filter(job=job).defer("body").first(),
+        place=places([job]).get(job.pk) if job.state == State.QUEUED else None,
+        worker=Worker.objects.filter(pk=job.worker_id).first() if job.worker_id else None,
+        timeline=lines[:EVENTS_MAX],
+        has_older_events=len(lines) > EVENTS_MAX,
+        attempts=tries[:ATTEMPTS_MAX],
+        has_older_attempts=len(tries) > ATTEMPTS_MAX,
+    )
+
+
+def timeline(job: Job) -> list[Line]:
+    """The newest events and at least one more, if there is one; the deltas of an epoch are one line, which says how
+    many and how long they are.
+    """
+    events = JobEvent.objects.filter(job=job)
+    lines = [
+        Line(event.seq, event.created_at, event.type, _event_text(event))
+        for event in events.exclude(type=EventType.DELTA).order_by("-seq")[: EVENTS_MAX + 1]
+    ]
+    deltas = (
+        events.filter(type=EventType.DELTA)
+        .annotate(epoch=F("seq").bitrightshift(SEQ_EPOCH.bit_length() - 1))
+        .values("epoch")
+        .annotate(
+            number=Count("pk"), characters=Sum(Length(KeyTextTransform("text", "data"))),
+            seq=Max("seq"), since=Min("created_at"), until=Max("created_at"),
+        )
+        .order_by("-epoch")[: EVENTS_MAX + 1]
+    )  # fmt: skip
+    for row in deltas:
+        length = f"{row['number']:,} pieces, {row['characters'] or 0:,} characters"
+        text = f"{length} in {duration(row['until'] - row['since'])}"
+        lines.append(Line(row["seq"], row["until"], EventType.DELTA, text))
+    return sorted(lines, key=lambda line: line.seq, reverse=True)
+
+
+def attempts(job: Job) -> list[AttemptRow]:
+    """The newest and one more, if there is one; with their workers' names as long as those are known."""
+    rows = list(Attempt.objects.filter(job=job).select_related("pool").order_by("-number")[: ATTEMPTS_MAX + 1])
+    workers = Worker.objects.in_bulk({row.worker_id for row in rows})
+    return [_attempt(row, workers.get(row.worker_id)) for row in rows]
+
+
+def _attempt(row: Attempt, worker: Worker | None) -> AttemptRow:
+    def after(at: datetime | None) -> str:
+        return f"+{duration(at - row.claimed_at)}" if at else NOTHING
+
+    error = f"{row.error_code}: {row.error_message or ''}" if row.error_code else NOTHING
+    return AttemptRow(
+        number=row.number,
+        outcome=badge(row.outcome or "in flight"),
+        decision=row.decision or NOTHING,
+        error=f"HTTP {row.provider_status}, {error}" if row.provider_status else error,
+        model=row.pool.name,
+        worker=link_to(worker) if worker else str(row.worker_id)[:8],
+        claimed=moment(row.claimed_at),
+        sent=after(row.sent_at),
+        first_token=after(row.first_token_at),
+        ended=after(row.ended_at),
+        tokens=f"{count(row.input_tokens)} + {count(row.output_tokens)}",
+        cost=usd(row.cost_usd),
+        request_id=row.provider_request_id or NOTHING,
+    )
+
+
+def _event_text(event: JobEvent) -> str:
+    """By the few keys that events of these types have; a key that is not known here might be content."""
+    if event.type == EventType.RESET:
+        return "the text starts over"
+    data = event.data if isinstance(event.data, dict) else {}
+    parts = [str(data.get("status", ""))]
+    if data.get("attempt"):
+        parts.append(f"attempt {data['attempt']}")
+    if data.get("available_at"):
+        parts.append(f"not before {data['available_at']}")
+    return ", ".join(part for part in parts if part)

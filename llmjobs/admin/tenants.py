@@ -1,0 +1,70 @@
+"""Tiers and clients: people edit their limits and weights here, and an edit acts on the backlog at the next claim.
+
+A client's webhook secret is never shown: `createclient` printed it once. Pausing is an action with a reason, not a
+field of the form: a form that was left open would undo what somebody else has paused meanwhile.
+"""
+
+from django.contrib import admin
+from django.urls import reverse
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+
+from llmjobs.admin import pausing
+from llmjobs.admin.cells import badge
+from llmjobs.admin.keys import KeysOfClient
+from llmjobs.admin.pages import Page
+from llmjobs.models import Client, Tier
+
+LIMITS = ("max_queued", "max_queued_tokens", "max_running", "rpm", "tpm")
+
+
+def jobs_url(**filters: str) -> str:
+    return f"{reverse('admin:llmjobs_job_changelist')}?{urlencode(filters)}"
+
+
+@admin.register(Tier)
+class TierPage(Page):
+    list_display = ("name", "weight", "max_priority", *LIMITS)
+    search_fields = ("name",)
+    fieldsets = (
+        (None, {"fields": ("name", "weight", "max_priority")}),
+        (
+            "Limits",
+            {"fields": LIMITS, "description": "Of each client of this tier that has no limit of its own; empty: none."},
+        ),
+    )
+
+    def links(self, obj: Tier) -> list[tuple[str, str]]:
+        clients = f"{reverse('admin:llmjobs_client_changelist')}?{urlencode({'tier__id__exact': obj.pk})}"
+        return [(clients, "Clients"), (jobs_url(tier=obj.name), "Jobs")]
+
+
+@admin.register(Client)
+class ClientPage(Page):
+    list_display = ("name", "tier", "weight", "state", *LIMITS, "monthly_budget_usd", "created_at")
+    list_filter = ("is_paused", "tier")
+    list_select_related = ("tier",)
+    search_fields = ("name",)
+    search_help_text = "A part of the name."
+    autocomplete_fields = ("users",)
+    readonly_fields = ("state", "created_at")
+    fieldsets = (
+        (None, {"fields": ("name", "tier", "weight", "state", "created_at")}),
+        ("Limits", {"fields": LIMITS, "description": "Empty: as its tier has it."}),
+        ("Money", {"fields": ("monthly_budget_usd",)}),
+        ("People", {"fields": ("users",), "description": "Who sees and submits its jobs in the web console."}),
+    )
+    inlines = (KeysOfClient,)
+    actions = (pausing.pause, pausing.resume)
+
+    @admin.display(description="state", ordering="is_paused")
+    def state(self, client: Client) -> SafeString:
+        return badge("paused") if client.is_paused else badge("in service")
+
+    def buttons(self, obj: Client) -> list[tuple[str, str]]:
+        return pausing.buttons(obj)
+
+    def links(self, obj: Client) -> list[tuple[str, str]]:
+        issue = f"{reverse('admin:llmjobs_apikey_add')}?{urlencode({'client': obj.pk})}"
+        flows = f"{reverse('admin:llmjobs_flow_changelist')}?{urlencode({'client': obj.name})}"
+        return [(issue, "Issue a key"), (jobs_url(client=obj.name), "Jobs"), (flows, "Flows")]
