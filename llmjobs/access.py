@@ -9,17 +9,18 @@ nobody can choose a prefix for a key of 256 random bits. The database's clock de
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Self
+from datetime import datetime, timedelta
+from typing import Any, Self
 
 from django.contrib.auth.models import AbstractUser
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from llmjobs.errors import LlmjobsError
-from llmjobs.models import ApiKey, Client, Job
+from llmjobs.models import ApiKey, Client, Job, Tier
 from llmjobs.models.tenants import Scope, hash_key
+from llmjobs.sql import load
 
 LAST_USED_PRECISION = timedelta(minutes=1)  # a write at every request would make a hot row of every key
 OWN_SCOPES = frozenset({Scope.SUBMIT.value, Scope.READ.value, Scope.CANCEL.value})
@@ -31,15 +32,12 @@ class KeyRefused(LlmjobsError):
 
 def check_key(key: str) -> ApiKey:
     """The key's row, with its client and tier. Raises KeyRefused. One query; two more once a minute."""
-    keys = ApiKey.objects.select_related("client__tier").annotate(checked_at=Now())
-    found = keys.filter(hash=hash_key(key)).first()
-    if found is None:
-        raise KeyRefused("There is no such API key.")
+    found, checked_at = _find(key)
     if found.revoked_at is not None:
         raise KeyRefused(f"This API key was revoked on {found.revoked_at:%Y-%m-%d %H:%M} UTC.")
-    if found.expires_at is not None and found.expires_at <= found.checked_at:
+    if found.expires_at is not None and found.expires_at <= checked_at:
         raise KeyRefused(f"This API key expired on {found.expires_at:%Y-%m-%d %H:%M} UTC.")
-    if found.last_used_at is None or found.last_used_at <= found.checked_at - LAST_USED_PRECISION:
+    if found.last_used_at is None or found.last_used_at <= checked_at - LAST_USED_PRECISION:
         _note_use(found)
     return found
 
@@ -80,14 +78,14 @@ class Caller:
     def from_user(cls, user: AbstractUser) -> Self:
         """A user of several clients reads the jobs of all and submits for none: only a key says for which."""
         clients = list(user.llmjobs_clients.select_related("tier"))  # type: ignore[attr-defined]
-        is_operator = user.is_staff and user.has_perm("llmjobs.view_job")
+        is_operator = user.is_staff and user.has_perms(("llmjobs.view_job", "llmjobs.view_job_content"))
         return cls(
             label=f"user:{user.pk}",
             client_ids=tuple(client.pk for client in clients),
             client=clients[0] if len(clients) == 1 else None,
             scopes=OWN_SCOPES | ({Scope.OPERATOR.value} if is_operator else set()),
             is_operator=is_operator,
-            steers_all=is_operator and user.has_perm("llmjobs.change_job"),
+            steers_all=is_operator and user.has_perm("llmjobs.cancel_job"),
         )
 
     def can(self, scope: str) -> bool:
@@ -105,12 +103,24 @@ class Caller:
         return Job.objects.filter(client_id__in=self.client_ids)
 
 
+def _find(key: str) -> tuple[ApiKey, datetime]:
+    """The row, with its client and tier, and the database's time. Raises KeyRefused."""
+    with connection.cursor() as cursor:
+        cursor.execute(load("find_key"), {"hash": hash_key(key)})
+        row = cursor.fetchone()
+        if row is None:
+            raise KeyRefused("There is no such API key.")
+        names = [column.name.partition(".") for column in cursor.description]
+    made: dict[str, Any] = {}
+    for table, model in (("key", ApiKey), ("client", Client), ("tier", Tier)):
+        columns = {name: value for (prefix, _, name), value in zip(names, row, strict=True) if prefix == table}
+        made[table] = model.from_db(connection.alias, list(columns), list(columns.values()))
+    made["client"].tier, made["key"].client = made["tier"], made["client"]
+    return made["key"], row[0]
+
+
 def _note_use(key: ApiKey) -> None:
     """Skips a row that somebody holds: an admin's open transaction must not stop the key's requests."""
     with transaction.atomic():
-        if (
-            ApiKey.objects.select_for_update(skip_locked=True, no_key=True, of=("self",))
-            .filter(pk=key.pk)
-            .exists()
-        ):
+        if ApiKey.objects.select_for_update(skip_locked=True, no_key=True, of=("self",)).filter(pk=key.pk).exists():
             ApiKey.objects.filter(pk=key.pk).update(last_used_at=Now())

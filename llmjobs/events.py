@@ -69,22 +69,29 @@ def payloads(entries: Iterable[object]) -> Iterator[str]:
         yield line
 
 
-async def wake(conn: AsyncConnection[Any], channel: str, entries: Iterable[object]) -> None:
+Message = tuple[str, Iterable[object]]  # a channel, and its entries
+
+
+async def wake(conn: AsyncConnection[Any], *messages: Message) -> None:
     """Wake-ups over a worker's own connection, which must not be inside a transaction."""
-    for payload in payloads(entries):
-        await conn.execute("select pg_notify(%s, %s)", (channel, payload))
+    if params := _params(messages):
+        await conn.execute(load("notify"), params)
 
 
-def wake_on_commit(channel: str, entries: Sequence[object]) -> None:
+def wake_on_commit(*messages: Message) -> None:
     """Wake-ups from Django's connection, once the caller's transaction has committed; at once if there is none."""
 
     def send() -> None:
         with connection.cursor() as cursor:
-            for payload in payloads(entries):
-                cursor.execute("select pg_notify(%s, %s)", (channel, payload))
+            cursor.execute(load("notify"), params)
 
-    if entries:
+    if params := _params(messages):
         transaction.on_commit(send, robust=True)
+
+
+def _params(messages: Iterable[Message]) -> dict[str, list[str]]:
+    told = [(channel, payload) for channel, entries in messages for payload in payloads(entries)]
+    return {"channels": [channel for channel, _ in told], "payloads": [payload for _, payload in told]} if told else {}
 
 
 Waiter = Callable[[int, float], Awaitable[bool]]

@@ -16,6 +16,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, OperationalError, connection, transaction
 from psycopg import AsyncConnection
+from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 
 from llmjobs import submissions
@@ -64,6 +65,7 @@ def submit_submission(client: Client, submission: Submission, idempotency_key: s
     """The job, and whether it is a replay: the job that an equal request with the same key made before."""
     if idempotency_key is None:
         return submit_many(client, [submission])[0], False
+    submissions.check_idempotency_key(idempotency_key)
     if (job := _submitted_before(client, idempotency_key, submission)) is not None:
         return job, True
     try:
@@ -80,7 +82,7 @@ def submit_submission(client: Client, submission: Submission, idempotency_key: s
             raise
         return job, True
     except OperationalError as error:
-        if "lock timeout" not in str(error):
+        if not isinstance(error.__cause__, LockNotAvailable):
             raise
         raise IdempotencyInProgress(
             "another request with this Idempotency-Key is still being taken in",
@@ -102,8 +104,10 @@ def submit_many(client: Client, asked: Sequence[Submission], keys: Sequence[str 
         _made(client, pools[submission.model], row, values)
         for submission, row, values in zip(asked, rows, made, strict=True)
     ]
-    wake_on_commit(WORK_CHANNEL, sorted({f"pool:{pool.id}" for pool in pools.values()}))
-    wake_on_commit(EVENTS_CHANNEL, [Wake(job.id, client.id, 1 << 20) for job in jobs])
+    wake_on_commit(
+        (WORK_CHANNEL, sorted({f"pool:{pool.id}" for pool in pools.values()})),
+        (EVENTS_CHANNEL, [Wake(job.id, client.id, 1 << 20) for job in jobs]),
+    )
     return jobs
 
 
@@ -159,6 +163,7 @@ def _made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any
     )  # fmt: skip
     job._state.adding, job._state.db = False, connection.alias
     job.pool, job.client, job.tier = pool, client, client.tier
+    job._state.fields_cache["result"] = None  # it has none yet: no need to ask
     job.request = JobRequest(
         job_id=job_id, client_id=client.id, body=row["body"], prompt_hash=row["prompt_hash"],
         metadata=dict(row["metadata"]), user=row["user"], idempotency_key=row["idempotency_key"],
@@ -187,12 +192,8 @@ def cancel(job_ids: Iterable[int], *, client_id: int | None = None) -> list[int]
         cursor.execute(load("cancel"), {"ids": list(job_ids), "client_id": client_id})
         rows = cursor.fetchall()
     wake_on_commit(
-        EVENTS_CHANNEL,
-        [Wake(job_id, owner, seq) for job_id, owner, seq, state, *_ in rows if state != "running"],
-    )
-    wake_on_commit(
-        WORK_CHANNEL,
-        [f"cancel:{job_id}:{attempt}" for job_id, _, _, state, attempt in rows if state == "running"],
+        (EVENTS_CHANNEL, [Wake(job_id, owner, seq) for job_id, owner, seq, state, _ in rows if state != "running"]),
+        (WORK_CHANNEL, [f"cancel:{job_id}:{attempt}" for job_id, _, _, state, attempt in rows if state == "running"]),
     )
     return [row[0] for row in rows]
 
@@ -202,8 +203,10 @@ def requeue(job_ids: Iterable[int]) -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(load("requeue"), {"ids": list(job_ids)})
         rows = cursor.fetchall()
-    wake_on_commit(EVENTS_CHANNEL, [Wake(job_id, owner, seq) for job_id, owner, seq, _, _ in rows])
-    wake_on_commit(WORK_CHANNEL, sorted({f"pool:{pool_id}" for *_, pool_id in rows}))
+    wake_on_commit(
+        (EVENTS_CHANNEL, [Wake(job_id, owner, seq) for job_id, owner, seq, _, _ in rows]),
+        (WORK_CHANNEL, sorted({f"pool:{pool_id}" for *_, pool_id in rows})),
+    )
     return [row[0] for row in rows]
 
 

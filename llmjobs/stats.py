@@ -57,12 +57,13 @@ def _place(
     return Place(position, eta_s, blocked_by)
 
 
-def queue_stats(client_id: int | None = None) -> dict[str, Any]:
-    """The statistics of GET /api/stats, of one client or of all."""
+def queue_stats(client_ids: Sequence[int] | None = None) -> dict[str, Any]:
+    """The statistics of GET /api/stats, of these clients or of all."""
+    params = {"client_ids": None if client_ids is None else list(client_ids)}
     with connection.cursor() as cursor:
-        cursor.execute(load("stats"), {"client_id": client_id})
+        cursor.execute(load("stats"), params)
         rows = cursor.fetchall()
-        cursor.execute(load("waits"), {"client_id": client_id})
+        cursor.execute(load("waits"), params)
         p50, p95, oldest_queued_s = cursor.fetchone()
     by = {name: Counter[str]() for name in ("status", "client", "tier", "priority", "pending")}
     by["status"].update({state.value: 0 for state in State})

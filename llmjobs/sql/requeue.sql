@@ -13,19 +13,23 @@ with held as materialized (
         and exists (select from llmjobs_jobrequest as r where r.job_id = j.id)
     order by j.id
     for no key update of j
+), placed as materialized (
+    -- Here, because the update's join comes in any order, and the older shall stay before the younger.
+    select id, nextval('llmjobs_lane_order') as lane_order
+    from held
 ), moved as materialized (
     update llmjobs_job as j
     set state = 'queued',
         epoch = j.epoch + 1,
         failures = 0,
-        lane_order = nextval('llmjobs_lane_order'),
+        lane_order = p.lane_order,
         available_at = statement_timestamp(),
         retry_until = statement_timestamp() + make_interval(secs => j.retry_for_s),
         expires_at = null,
         finished_at = null,
         cancel_requested_at = null
-    from held as h
-    where j.id = h.id
+    from placed as p
+    where j.id = p.id
     returning j.*
 ), inbox as (
     insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order)

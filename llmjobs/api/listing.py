@@ -1,0 +1,150 @@
+"""`GET /api/jobs`: the filters of its query string, and pages by key, newest first.
+
+Owns the parameters and the cursor. Does not own whose jobs they are: the caller's QuerySet comes in. A page
+looks at `SCAN_MAX` jobs at most, however rare what is asked for: it may then be short, or empty, and `next`
+goes on from there.
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import QueryDict
+from django.utils.crypto import salted_hmac
+from django.utils.dateparse import parse_datetime
+
+from llmjobs.api.incoming import parameters
+from llmjobs.errors import InvalidRequest
+from llmjobs.models import Job
+from llmjobs.states import Priority, State
+
+LIMIT_DEFAULT = 20
+LIMIT_MAX = 100
+SCAN_MAX = 10_000  # about 20 ms; without it a filter that little meets reads a client's whole history
+CLOCK_MARGIN = timedelta(minutes=1)  # ids follow created_at, but for statements that ran at the same time
+METADATA = "metadata."
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    filters: dict[str, Any] = field(default_factory=dict)
+    created_after: datetime | None = None
+    before_id: int | None = None
+    limit: int = LIMIT_DEFAULT
+
+
+def parse(query: QueryDict, *, clients: bool) -> Query:
+    """`clients`: whether the caller may choose among clients. Raises InvalidRequest with `param`."""
+    known = {**_FILTERS, **({"client": _names("client__name")} if clients else {})}
+    given = parameters(query, [*known, "created_after", "cursor", "limit"], prefix=METADATA)
+    filters: dict[str, Any] = {}
+    for name, text in given.items():
+        if name in known:
+            filters |= known[name](name, text)
+    metadata = {name.removeprefix(METADATA): text for name, text in given.items() if name.startswith(METADATA)}
+    if metadata:
+        filters["request__metadata__contains"] = metadata
+    return Query(
+        filters=filters,
+        created_after=_moment("created_after", given["created_after"]) if "created_after" in given else None,
+        before_id=decode_cursor(given["cursor"]) if "cursor" in given else None,
+        limit=_limit(given["limit"]) if "limit" in given else LIMIT_DEFAULT,
+    )
+
+
+def page(jobs: QuerySet[Job], query: Query) -> tuple[list[Job], str | None]:
+    """The jobs of a page, newest first, and the cursor of the next one, or None at the end."""
+    jobs = jobs.order_by("-id")
+    if query.before_id is not None:
+        jobs = jobs.filter(pk__lt=query.before_id)
+    next_id = None
+    if query.filters or query.created_after:
+        floor = jobs.values_list("pk", "created_at")[SCAN_MAX : SCAN_MAX + 1].first()
+        if floor is not None:
+            floor_id, floor_at = floor
+            jobs = jobs.filter(pk__gt=floor_id)
+            if query.created_after is None or floor_at > query.created_after - CLOCK_MARGIN:
+                next_id = floor_id + 1
+        jobs = jobs.filter(**query.filters)
+    if query.created_after:
+        jobs = jobs.filter(created_at__gt=query.created_after)
+    found = list(jobs[: query.limit + 1])
+    if len(found) > query.limit:
+        found = found[: query.limit]
+        next_id = found[-1].pk
+    return found, encode_cursor(next_id) if next_id is not None else None
+
+
+def encode_cursor(before_id: int) -> str:
+    """Opaque, because ids count every client's jobs; a tag over the id also is what hides it."""
+    raw = before_id.to_bytes(8)
+    tag = _mac("tag", raw)
+    return base64.urlsafe_b64encode(tag + _xor(raw, _mac("mask", tag))).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str) -> int:
+    try:
+        token = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+    except (binascii.Error, ValueError):
+        token = b""
+    tag, masked = token[:8], token[8:]
+    raw = _xor(masked, _mac("mask", tag))
+    if len(token) != 16 or not hmac.compare_digest(tag, _mac("tag", raw)):
+        raise InvalidRequest("expected `next` of an earlier answer", param="cursor", code="invalid_cursor")
+    return int.from_bytes(raw)
+
+
+def _mac(purpose: str, data: bytes) -> bytes:
+    return salted_hmac(f"llmjobs.cursor.{purpose}", data, algorithm="sha256").digest()[:8]
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(left, right, strict=False))
+
+
+def _limit(text: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= LIMIT_MAX:
+        return int(text)
+    raise InvalidRequest(f"expected a whole number from 1 to {LIMIT_MAX}, got {text[:64]!r}", param="limit")
+
+
+def _moment(name: str, text: str) -> datetime:
+    """ISO 8601; without an offset it is UTC. A `+` that was not encoded arrives as a space, and is meant."""
+    try:
+        found = parse_datetime(text.replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        found = None
+    if found is None or not 1970 <= found.year < 9999:  # at the ends of the calendar arithmetic overflows
+        raise InvalidRequest(f"expected a time such as 2026-01-31T12:00:00Z, got {text[:64]!r}", param=name)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _states(name: str, text: str) -> dict[str, Any]:
+    words = text.split(",")
+    if unknown := set(words) - set(State):
+        raise InvalidRequest(f"expected some of {', '.join(State)}, got {sorted(unknown)[0][:64]!r}", param=name)
+    return {"state__in": words}
+
+
+def _priorities(name: str, text: str) -> dict[str, Any]:
+    known = {key: p.value for p in Priority for key in (p.word, str(p.value))}
+    words = text.split(",")
+    if unknown := set(words) - set(known):
+        raise InvalidRequest(f"expected some of {', '.join(known)}, got {sorted(unknown)[0][:64]!r}", param=name)
+    return {"priority__in": [known[word] for word in words]}
+
+
+def _names(column: str) -> Callable[[str, str], dict[str, Any]]:
+    return lambda name, text: {f"{column}__in": text.split(",")}
+
+
+_FILTERS: dict[str, Callable[[str, str], dict[str, Any]]] = {
+    "status": _states,
+    "model": _names("pool__name"),
+    "priority": _priorities,
+}

@@ -1,0 +1,77 @@
+"""`manage.py createclient`: a client to begin with, and a key for it, which is shown this once.
+
+A client that exists is found, and stays as it is: the admin and `configure` change tiers and limits.
+"""
+
+import argparse
+import json
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+
+from llmjobs.checks import require_supported_server
+from llmjobs.models import ApiKey, Client, Tier
+from llmjobs.models.tenants import DEFAULT_SCOPES, Scope
+
+DEFAULT_TIER = "free"
+
+
+class Command(BaseCommand):
+    help = "Make a client (or find it) and print a new API key for it, once."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name")
+        parser.add_argument("--tier", help=f"of a new client; by default {DEFAULT_TIER}")
+        parser.add_argument(
+            "--scopes",
+            default=",".join(DEFAULT_SCOPES),
+            help=f"of the key, separated by commas: {', '.join(Scope.values)}; by default %(default)s",
+        )
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *, name: str, tier: str | None, scopes: str, **options: Any) -> None:
+        require_supported_server()
+        with transaction.atomic():
+            client = _find_or_make(name, tier)
+            _, key = ApiKey.objects.issue(client, scopes=_parsed(scopes))
+        made = {
+            "client": client.name,
+            "tier": client.tier.name,
+            "api_key": key,
+            "webhook_secret": client.webhook_secret,
+        }
+        if options["json"]:
+            self.stdout.write(json.dumps(made))
+            return
+        for label, value in made.items():
+            self.stdout.write(f"{label.replace('_', ' ') + ':':16}{value}")
+        self.stdout.write("The key is not stored and can't be shown again.")
+
+
+def _find_or_make(name: str, tier_name: str | None) -> Client:
+    client = Client.objects.select_related("tier").filter(name=name).first()
+    if client is not None:
+        if tier_name not in (None, client.tier.name):
+            raise CommandError(f"The client {name!r} is in the tier {client.tier.name!r}, not {tier_name!r}")
+        return client
+    tier_name = tier_name or DEFAULT_TIER
+    tier = Tier.objects.filter(name=tier_name).first()
+    if tier is None:
+        known = ", ".join(Tier.objects.values_list("name", flat=True)) or "none"
+        raise CommandError(f"Expected one of the tiers {known}, got {tier_name!r}")
+    client = Client(name=name, tier=tier)
+    try:
+        client.full_clean()
+    except ValidationError as error:
+        raise CommandError(f"{name!r} can't be a client's name: {' '.join(error.messages)}") from None
+    client.save()
+    return client
+
+
+def _parsed(scopes: str) -> list[str]:
+    found = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    if not found or not set(found) <= set(Scope.values):
+        raise CommandError(f"Expected scopes among {', '.join(Scope.values)}, got {scopes!r}")
+    return found

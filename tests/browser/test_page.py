@@ -1,0 +1,286 @@
+"""The page at `/` in a real Chromium, with everything behind it real: submit, watch, cancel, come back."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from llmjobs import queue
+from llmjobs.models import Provider
+from tests.browser.chromium import WAIT_MS
+from tests.browser.conftest import Site, apart
+from tests.factories import make_job
+
+pytestmark = pytest.mark.django_db  # so that there is a test database at all
+expect.set_options(timeout=WAIT_MS)
+
+SLOW = "Count the boats. [[tokens=80]] [[tokens_per_s=25]]"
+QUICK = "Count the boats. [[tokens=40]]"
+
+
+@pytest.fixture(autouse=True)
+def nobody_complains(site: Site) -> Iterator[None]:
+    """No error in the console, no request to anywhere else."""
+    yield
+    assert site.complaints == []
+
+
+def submit(page: Page, site: Site, prompt: str) -> str:
+    """The id of the job."""
+    page.get_by_label("Model", exact=True).select_option(site.model.name)
+    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_url("**/#job=*")
+    return page.url.split("#job=")[1]
+
+
+def output(page: Page) -> Locator:
+    return page.get_by_role("region", name="Output")
+
+
+def status(page: Page) -> Locator:
+    return page.locator("#job-status")
+
+
+def row(page: Page, job_id: str) -> Locator:
+    return page.locator(f"tr[data-id='{job_id}']")
+
+
+def text_grows(page: Page) -> str:
+    """The text once some has come and more has followed while the job runs."""
+    expect(output(page)).not_to_be_empty()
+    first = output(page).text_content()
+    page.wait_for_function("length => document.querySelector('#job-output').textContent.length > length", arg=len(first))
+    assert output(page).get_attribute("aria-busy") == "true"
+    return output(page).text_content()
+
+
+def text_by_api(page: Page, site: Site, job_id: str) -> str:
+    return page.request.get(f"{site.url}/api/jobs/{job_id}").json()["output_text"]
+
+
+def test_a_prompt_is_submitted_and_its_answer_arrives_word_by_word(site: Site) -> None:
+    page = site.tab()
+    expect(page.locator("#connection-text")).to_have_text("live")
+    page.get_by_label("Prompt").fill(SLOW)
+    page.get_by_label("Model", exact=True).select_option(site.model.name)
+    page.get_by_label("Priority").select_option("high")
+    page.get_by_label("Prompt").press("Control+Enter")
+    expect(status(page)).to_have_text("running")
+    text_grows(page)
+    expect(status(page)).to_have_text("completed")
+    job_id = page.url.split("#job=")[1]
+    assert output(page).text_content() == text_by_api(page, site, job_id)
+    expect(page.locator("#job-tokens-out")).to_have_text("80")
+    expect(page.locator("#job-cost")).to_have_text(re.compile(r"^\$0\.0001\d$"))
+    expect(page.locator("#job-priority")).to_have_text("high")
+    expect(row(page, job_id).locator(".badge")).to_have_text("completed")
+    expect(row(page, job_id).locator(".cell-cost")).to_have_text(page.locator("#job-cost").text_content())
+
+
+def test_the_output_limit_is_kept(site: Site) -> None:
+    page = site.tab()
+    page.get_by_label("Output limit").fill("7")
+    submit(page, site, QUICK)
+    expect(status(page)).to_have_text("completed")
+    expect(page.locator("#job-tokens-out")).to_have_text("7")
+
+
+def test_a_reload_in_mid_stream_goes_on_with_the_same_text(site: Site) -> None:
+    page = site.tab()
+    job_id = submit(page, site, SLOW)
+    before = text_grows(page)
+    page.reload()
+    page.wait_for_function("length => document.querySelector('#job-output').textContent.length >= length", arg=len(before))
+    assert output(page).text_content().startswith(before)
+    expect(status(page)).to_have_text("completed")
+    assert output(page).text_content() == text_by_api(page, site, job_id)
+
+
+def test_two_tabs_show_the_same(site: Site) -> None:
+    writer = site.tab()
+    reader = site.tab(beside=writer)
+    job_id = submit(writer, site, SLOW)
+    expect(row(reader, job_id).locator(".badge")).to_have_text("running")
+    text_grows(writer)
+    row(reader, job_id).click()
+    text_grows(reader)
+    for page in (writer, reader):
+        expect(status(page)).to_have_text("completed")
+        assert output(page).text_content() == text_by_api(page, site, job_id)
+    expect(row(reader, job_id).locator(".badge")).to_have_text("completed")
+
+
+def test_the_place_in_the_queue_is_shown_and_moves(site: Site) -> None:
+    site.pause()
+    page = site.tab()
+    for _ in range(2):
+        submit(page, site, QUICK)
+    last = submit(page, site, QUICK)
+    expect(page.locator("#job-place")).to_contain_text("3rd in line")
+    expect(page.locator("#job-place")).to_contain_text("this model is paused")
+    first = page.locator("tr[data-id]").last
+    first.click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(status(page)).to_have_text("cancelled")
+    row(page, last).click()
+    expect(page.locator("#job-place")).to_contain_text("2nd in line")
+    site.pause(False)
+    expect(status(page)).to_have_text("completed")
+    expect(page.locator("#job-place")).to_be_empty()
+
+
+def test_a_running_job_is_cancelled_after_a_question(site: Site) -> None:
+    page = site.tab()
+    job_id = submit(page, site, "[[tokens=2000]] [[tokens_per_s=20]]")
+    text_grows(page)
+    cancel = page.get_by_role("button", name="Cancel", exact=True)
+    cancel.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(status(page)).to_have_text("running")
+    cancel.click()
+    page.get_by_role("button", name="Cancel the job").click()
+    expect(status(page)).to_have_text("cancelled")
+    expect(cancel).to_be_hidden()
+    expect(output(page)).not_to_be_empty()
+    assert output(page).text_content() == text_by_api(page, site, job_id)
+    expect(row(page, job_id).locator(".badge")).to_have_text("cancelled")
+
+
+def test_a_job_that_failed_says_why(site: Site) -> None:
+    page = site.tab()
+    submit(page, site, "[[fault=context_length]]")
+    expect(status(page)).to_have_text("failed")
+    expect(page.locator("#job-problem")).to_contain_text("context_length_exceeded")
+    expect(page.locator("#job-problem")).to_contain_text("maximum context length")
+
+
+def test_a_retry_starts_its_text_over(site: Site) -> None:
+    page = site.tab()
+    job_id = submit(page, site, "[[fault=reset_midstream:1]] [[tokens=60]] [[tokens_per_s=40]]")
+    expect(status(page)).to_have_text("completed")
+    expect(page.locator("#job-attempts")).to_have_text("2 (1 failed)")
+    assert output(page).text_content() == text_by_api(page, site, job_id)
+
+
+def test_what_models_and_providers_write_stays_text(site: Site) -> None:
+    attack = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>&amp;"
+    said = apart(lambda: make_job("completed", client=site.client, model=site.model, output_text=attack))
+    broken = apart(
+        lambda: make_job("failed", client=site.client, model=site.model, result={"error_message": attack, "error_code": attack})
+    )
+    page = site.tab(f"/#job={said.public_id}")
+    expect(output(page)).to_have_text(attack)
+    expect(row(page, str(said.public_id)).locator("a")).to_have_text(attack)
+    row(page, str(broken.public_id)).click()
+    expect(page.locator("#job-problem-message")).to_have_text(attack)
+    expect(page.locator("#job-problem-code")).to_have_text(attack)
+    assert page.locator("main img, main script").count() == 0
+    assert page.title() == "llmjobs"
+
+
+def test_the_page_goes_on_where_it_was_after_the_web_server_was_killed(site: Site) -> None:
+    page = site.tab()
+    job_id = submit(page, site, "[[tokens=160]] [[tokens_per_s=25]]")
+    before = text_grows(page)
+    site.stack.server.kill()
+    expect(page.locator("#connection-text")).to_have_text("reconnecting…")
+    assert output(page).text_content().startswith(before)
+    site.stack.server.start()
+    expect(page.locator("#connection-text")).to_have_text("live")
+    expect(status(page)).to_have_text("completed")
+    assert output(page).text_content() == text_by_api(page, site, job_id)
+    expect(row(page, job_id).locator(".badge")).to_have_text("completed")
+    site.forgive()
+
+
+def test_a_job_that_an_operator_requeues_goes_on_in_the_page(site: Site) -> None:
+    job = apart(lambda: make_job("dead", client=site.client, model=site.model, body={"messages": [{"role": "user", "content": QUICK}]}))
+    page = site.tab(f"/#job={job.public_id}")
+    expect(status(page)).to_have_text("dead")
+    expect(page.locator("#job-problem")).to_be_visible()
+    site.pause()
+    apart(queue.requeue, [job.pk])
+    expect(status(page)).to_have_text("queued")
+    site.pause(False)
+    expect(status(page)).to_have_text("completed")
+    expect(page.locator("#job-problem")).to_be_hidden()
+    assert output(page).text_content() == text_by_api(page, site, str(job.public_id))
+
+
+def test_older_jobs_are_loaded_on_demand(site: Site) -> None:
+    jobs = apart(lambda: [make_job("cancelled", client=site.client, model=site.model) for _ in range(25)])
+    page = site.tab()
+    expect(page.locator("tr[data-id]")).to_have_count(20)
+    page.get_by_role("button", name="Load more").click()
+    expect(page.locator("tr[data-id]")).to_have_count(25)
+    expect(page.get_by_role("button", name="Load more")).to_be_hidden()
+    shown = page.locator("tr[data-id]").evaluate_all("rows => rows.map(row => row.dataset.id)")
+    assert shown == sorted((str(job.public_id) for job in jobs), reverse=True)
+
+
+def test_a_job_that_is_not_there_is_told(site: Site) -> None:
+    page = site.tab("/#job=019a0000-0000-7000-8000-000000000000")
+    expect(page.locator("#job-problem")).to_contain_text("There is no such job, or it is not yours.")
+    site.forgive()
+
+
+def test_what_the_server_refuses_is_told_at_the_field(site: Site) -> None:
+    page = site.tab()
+    model = page.get_by_label("Model", exact=True)
+    model.select_option(site.model.name)
+    apart(site.model.delete)
+    page.get_by_label("Prompt").fill("Hello")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#composer-error")).to_contain_text(site.model.name)
+    expect(model).to_have_attribute("aria-invalid", "true")
+    expect(model).to_be_focused()
+    expect(page.get_by_role("button", name="Submit")).to_be_enabled()
+    site.forgive()
+
+
+def test_a_provider_that_takes_any_model_is_asked_for_one_by_name(site: Site) -> None:
+    apart(Provider.objects.filter(pk=site.model.provider_id).update, any_model=True)
+    page = site.tab()
+    page.get_by_label("Model", exact=True).select_option("another model…")
+    page.get_by_label("Prompt").fill(QUICK)
+    page.get_by_role("button", name="Submit").click()
+    assert page.get_by_label("Name of the model").evaluate("input => input.validity.valueMissing")
+    page.get_by_label("Name of the model").fill("sim-new")
+    page.get_by_role("button", name="Submit").click()
+    expect(status(page)).to_have_text("completed")
+    expect(page.locator("#job-model")).to_have_text("sim-new")
+
+
+def test_a_session_that_ended_is_told_and_the_way_back_keeps_the_job(site: Site) -> None:
+    page = site.tab()
+    submit(page, site, QUICK)
+    expect(status(page)).to_have_text("completed")
+    other = site.tab(beside=page)
+    other.get_by_role("button", name="Log out").click()
+    other.wait_for_url("**/login/**")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#session-notice")).to_be_visible()
+    page.reload()
+    expect(page).to_have_url(re.compile(r"/login/\?next=/#job="))
+    page.get_by_label("Username").fill(site.user.username)
+    page.get_by_label("Password").fill("password")
+    page.get_by_role("button", name="Log in").click()
+    expect(page).to_have_url(re.compile(r"/#job="))
+    expect(status(page)).to_have_text("completed")
+    site.forgive()
+
+
+def test_the_page_can_be_used_by_the_keyboard_alone(site: Site) -> None:
+    job = apart(make_job, "completed", client=site.client, model=site.model)
+    page = site.tab()
+    expect(row(page, str(job.public_id))).to_be_visible()
+    row(page, str(job.public_id)).get_by_role("link").focus()
+    page.keyboard.press("Enter")
+    expect(output(page)).to_have_text("Hello there.")
+    page.get_by_role("button", name="Copy").press("Enter")
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "Hello there."

@@ -1,0 +1,135 @@
+"""Every page and every state of it, light and dark, on a desk and on a phone: nothing runs off the screen or complains.
+
+The pictures are in .screenshots/console/, for people to look at.
+"""
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client as Session
+from django.utils import timezone
+from playwright.sync_api import Page, expect
+
+from llmjobs.models import Client, Job, Worker
+from llmjobs.states import State
+from tests.browser.chromium import WAIT_MS, picture
+from tests.browser.conftest import Site, apart
+from tests.factories import make_client, make_job, make_user, make_worker
+
+pytestmark = pytest.mark.django_db
+expect.set_options(timeout=WAIT_MS)
+
+SIZES = {"desk": (1280, 900), "phone": (375, 812)}
+TEXT = (
+    "The harbour wakes before the town does. Gulls argue over the nets, a radio crackles in a wheelhouse, and somebody "
+    "counts the boats aloud, as if one might have slipped away in the night.\n\n"
+) * 4
+
+
+@pytest.fixture(params=[(scheme, size) for scheme in ("light", "dark") for size in SIZES], ids="-".join)
+def look(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param
+
+
+class Album:
+    """Takes a picture, and looks at what can be measured in it."""
+
+    def __init__(self, site: Site, look: tuple[str, str]) -> None:
+        self.site, self.look = site, look
+        self.width, height = SIZES[look[1]]
+        viewport = {"width": self.width, "height": height}
+        self.options: Any = {"color_scheme": look[0], "viewport": viewport, "has_touch": look[1] == "phone"}
+
+    def add(self, page: Page, name: str) -> None:
+        picture(page, "-".join((name, *self.look)))
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= self.width, f"{name} is {wide} px wide on a screen of {self.width} px"
+        assert self.site.complaints == [], name
+
+
+@pytest.fixture
+def album(site: Site, look: tuple[str, str]) -> Album:
+    return Album(site, look)
+
+
+def test_the_page_in_every_state_of_a_job(site: Site, album: Album) -> None:
+    site.pause()
+    jobs: dict[State, Job] = apart(_one_job_of_each_state, site)
+    page = site.tab(**album.options)
+    expect(page.locator("tr[data-id]")).to_have_count(len(jobs))
+    page.get_by_label("Prompt").fill("Describe the harbour in the morning.")
+    album.add(page, "page")
+    for state, job in jobs.items():
+        page.evaluate("id => { location.hash = `job=${id}`; }", str(job.public_id))
+        expect(page.locator("#job-status")).to_have_text(state)
+        if state in (State.RUNNING, State.COMPLETED):
+            expect(page.get_by_role("region", name="Output")).to_contain_text("harbour")
+        album.add(page, f"job-{state}")
+    page.evaluate("id => { location.hash = `job=${id}`; }", str(jobs[State.RUNNING].public_id))
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    album.add(page, "dialog")
+
+
+def test_the_pages_around_it(site: Site, album: Album) -> None:
+    page = site.tab(**album.options)
+    expect(page.get_by_text("No jobs yet.")).to_be_visible()
+    album.add(page, "empty")
+    apart(site.model.delete)
+    page.get_by_label("Prompt").fill("Hello")
+    page.get_by_label("Model", exact=True).select_option(site.model.name)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#composer-error")).to_be_visible()
+    site.forgive()
+    album.add(page, "refused")
+    page.goto(site.url + "/nothing/")
+    album.add(page, "404")
+    page.goto(site.url)
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login/**")
+    album.add(page, "login")
+    page.get_by_label("Username").fill("nobody")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#login-error")).to_be_visible()
+    album.add(page, "login-refused")
+
+
+def test_what_users_see_who_can_submit_nothing(site: Site, album: Album) -> None:
+    for is_staff, client_count in itertools.product((False, True), (0, 2)):
+        site.cookie = apart(_cookie_of, is_staff, client_count)
+        page = site.tab(**album.options)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        expect(page.get_by_role("button", name="Submit")).to_have_count(0)
+        if client_count:
+            expect(page.get_by_text("No jobs yet.")).to_be_visible()
+        album.add(page, f"{'operator' if is_staff else 'user'}-of-{client_count}-clients")
+
+
+def _one_job_of_each_state(site: Site) -> dict[State, Job]:
+    jobs = {}
+    for state in State:
+        text = TEXT if state == State.COMPLETED else TEXT[:210]
+        held = {"worker_id": _living_worker().pk} if state == State.RUNNING else {}
+        jobs[state] = make_job(state, client=site.client, model=site.model, output_text=text, **held)
+    running = jobs[State.RUNNING]
+    first = running.events.latest("seq").seq
+    for number, word in enumerate(TEXT[:210].split(" "), start=1):
+        running.events.create(seq=first + number, type="delta", data={"text": f"{word} "})
+    return jobs
+
+
+def _living_worker() -> Worker:
+    """Its next heartbeat is not due for an hour, or the real worker would take its job back in the middle of a picture."""
+    return make_worker(heartbeat_at=timezone.now() + timedelta(hours=1))
+
+
+def _cookie_of(is_staff: bool, client_count: int) -> str:
+    clients: list[Client] = [make_client() for _ in range(client_count)]
+    user: User = make_user(*clients, is_staff=is_staff, permissions=("view_job",) if is_staff else ())
+    session = Session()
+    session.force_login(user)
+    return session.cookies["sessionid"].value
