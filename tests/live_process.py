@@ -3,6 +3,7 @@
 Tests that use it need `transactional_db`: what a test has not committed no other process sees.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -56,8 +57,9 @@ class WebServer:
         self._end(signal.SIGTERM)
 
     def output(self) -> str:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        """Read without moving the position, which the process shares."""
+        number = self._log.fileno()
+        return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
 
     def _accepts(self) -> None:
         assert self.process is not None and self.process.poll() is None, self.output()
