@@ -17,7 +17,7 @@ PLACE_MAX = 1_000  # beyond it a place is a round number, and counting on would 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`position` is 1 for the next to start; `eta_s` is None where the pool has not started anything lately."""
+    """`position`: starts expected before it, 0 for the next; `eta_s` is None where the pool has not started anything lately."""
 
     position: int
     eta_s: float | None
@@ -52,9 +52,8 @@ def _place(
         "model_concurrency": is_model_full,
     }
     blocked_by = next((reason for reason, holds in reasons.items() if holds), None)
-    position = ahead + 1 if ahead < PLACE_MAX else PLACE_MAX
-    eta_s = round(position / starts_per_s, 1) if starts_per_s and blocked_by is None else None
-    return Place(position, eta_s, blocked_by)
+    eta_s = round((ahead + 1) / starts_per_s, 1) if starts_per_s and blocked_by is None else None
+    return Place(ahead, eta_s, blocked_by)
 
 
 def queue_stats(client_ids: Sequence[int] | None = None) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def why_it_waits(job: Job) -> str | SafeString:
     if place.blocked_by:
         return BLOCKED.get(place.blocked_by, place.blocked_by)
     eta = f", in about {place.eta_s:g} s" if place.eta_s is not None else ""
-    return f"number {place.position:,} in its pool{eta}"
+    return f"number {place.position + 1:,} in its pool{eta}"
 
 
 @display(description="available")

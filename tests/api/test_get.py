@@ -61,7 +61,7 @@ def test_a_queued_job_shows_its_place(api, acme, model):
 
     shown = [api.get(f"jobs/{job.public_id}").json() for job in jobs]
 
-    assert [job["position"] for job in shown] == [1, 2, 3]
+    assert [job["position"] for job in shown] == [0, 1, 2]
     assert {job["blocked_by"] for job in shown} == {"no_worker"}
 
 

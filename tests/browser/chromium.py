@@ -21,17 +21,22 @@ PICTURES = Path(__file__).resolve().parents[2] / ".screenshots" / "console"
 WAIT_MS = 20_000  # for what a page should show; the machine may be busy
 
 
+def executable() -> str:
+    """Chromium's path. Without one the test is skipped; where REQUIRE_BROWSER=1 it fails."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found:
+        return found
+    reason = "expected a Chromium on PATH, found none"
+    if os.environ.get("REQUIRE_BROWSER") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Without a Chromium the test is skipped; where REQUIRE_BROWSER=1 it fails."""
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        reason = "expected a Chromium on PATH, found none"
-        if os.environ.get("REQUIRE_BROWSER") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    path = executable()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         try:
             yield browser
         finally:

@@ -1,8 +1,9 @@
 """The whole site in real processes: simulator, web server, worker, and a Chromium in front of them.
 
-The processes are started once for this package, because that takes seconds; each test has a client, a user, a model and a browser
-of its own. What a test writes must be committed for the processes to see it, and playwright keeps an event loop in this thread, which keeps
-the ORM out of it: so `apart` is how tests and fixtures reach the database. At the end it is flushed.
+The processes are started once for this package, because that takes seconds; each test has a client, a user, a model
+and a browser of its own. What a test writes must be committed for the processes to see it, and playwright keeps an
+event loop in this thread, which keeps the ORM out of it: so `apart` is how tests and fixtures reach the database. It is
+flushed at the end.
 """
 
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,13 +20,23 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client as Session
+from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from llmjobs.models import Client, Model, Turnstile
+from llmjobs.models import Client, Job, Model, Turnstile
 from llmjobs.testing import SimulatorProcess
-from tests.browser.chromium import WAIT_MS, Witness, chromium
+from tests.browser.chromium import WAIT_MS, Witness, chromium, executable
 from tests.conftest import SEEDS
-from tests.factories import make_client, make_key, make_model, make_provider, make_tier, make_user
+from tests.factories import (
+    make_client,
+    make_job,
+    make_key,
+    make_model,
+    make_provider,
+    make_tier,
+    make_user,
+    make_worker,
+)
 from tests.helpers import process_environment
 from tests.live_process import ROOT, WebServer, web_server
 
@@ -94,6 +106,7 @@ def apart(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 @pytest.fixture(scope="package")
 def stack(django_db_setup: None, django_db_blocker: Any) -> Iterator[Stack]:
+    executable()  # or nothing need be started
     with django_db_blocker.unblock():
         apart(_seed)
         try:
@@ -129,10 +142,23 @@ def _made(stack: Stack, browser: Browser) -> Site:
     return Site(stack, browser, client, user, model, make_key(client), session.cookies["sessionid"].value)
 
 
+def make_running(site: Site, *texts: str) -> Job:
+    """A job that has said `texts`, and says no more.
+
+    Its worker's next heartbeat is not due for an hour, so that the real worker does not take it back.
+    """
+    worker = make_worker(heartbeat_at=timezone.now() + timedelta(hours=1))
+    job = make_job("running", client=site.client, model=site.model, worker_id=worker.pk)
+    first = job.events.latest("seq").seq + 1
+    for seq, text in enumerate(texts, start=first):
+        job.events.create(seq=seq, type="delta", data={"text": text})
+    return job
+
+
 @contextmanager
 def worker_process() -> Iterator[None]:
     command = [sys.executable, "-W", "ignore", "manage.py", "runworker", "--concurrency", "8", "--die-with-parent"]
-    process = subprocess.Popen(command, cwd=ROOT, env=process_environment(), stdin=subprocess.DEVNULL)  # noqa: S603
+    process = subprocess.Popen(command, cwd=ROOT, env=process_environment(), stdin=subprocess.DEVNULL)
     try:
         yield
     finally:

@@ -4,20 +4,19 @@ The pictures are in .screenshots/console/, for people to look at.
 """
 
 import itertools
-from datetime import timedelta
+import re
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client as Session
-from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from llmjobs.models import Client, Job, Worker
+from llmjobs.models import Client, Job
 from llmjobs.states import State
 from tests.browser.chromium import WAIT_MS, picture
-from tests.browser.conftest import Site, apart
-from tests.factories import make_client, make_job, make_user, make_worker
+from tests.browser.conftest import Site, apart, make_running
+from tests.factories import make_client, make_job, make_user
 
 pytestmark = pytest.mark.django_db
 expect.set_options(timeout=WAIT_MS)
@@ -110,26 +109,19 @@ def test_what_users_see_who_can_submit_nothing(site: Site, album: Album) -> None
 
 
 def _one_job_of_each_state(site: Site) -> dict[State, Job]:
-    jobs = {}
+    jobs: dict[State, Job] = {}
     for state in State:
-        text = TEXT if state == State.COMPLETED else TEXT[:210]
-        held = {"worker_id": _living_worker().pk} if state == State.RUNNING else {}
-        jobs[state] = make_job(state, client=site.client, model=site.model, output_text=text, **held)
-    running = jobs[State.RUNNING]
-    first = running.events.latest("seq").seq
-    for number, word in enumerate(TEXT[:210].split(" "), start=1):
-        running.events.create(seq=first + number, type="delta", data={"text": f"{word} "})
+        if state == State.RUNNING:
+            jobs[state] = make_running(site, *re.findall(r"\S+\s*", TEXT[:210]))
+        else:
+            jobs[state] = make_job(state, client=site.client, model=site.model, output_text=TEXT)
     return jobs
-
-
-def _living_worker() -> Worker:
-    """Its next heartbeat is not due for an hour, or the real worker would take its job back in the middle of a picture."""
-    return make_worker(heartbeat_at=timezone.now() + timedelta(hours=1))
 
 
 def _cookie_of(is_staff: bool, client_count: int) -> str:
     clients: list[Client] = [make_client() for _ in range(client_count)]
-    user: User = make_user(*clients, is_staff=is_staff, permissions=("view_job",) if is_staff else ())
+    permissions = ("view_job", "view_job_content") if is_staff else ()
+    user: User = make_user(*clients, is_staff=is_staff, permissions=permissions)
     session = Session()
     session.force_login(user)
     return session.cookies["sessionid"].value
