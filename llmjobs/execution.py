@@ -48,10 +48,17 @@ class Attempt:
             return await self._run(providers)
         finally:
             self.is_ended = True
+            if self._texts:
+                self._has_news(self)
 
     async def _run(self, providers: OpenAIProviders) -> Outcome:
         self._has_news(self)
         call = self._new_call()
+        if self.job.api_key_env and not call.api_key:
+            words = (
+                f"expected the provider's key in the variable {self.job.api_key_env}, which this worker does not have"
+            )
+            return call.ended(Kind.PROVIDER_REFUSED, error=Error("api_key_missing", words))
         self._task = asyncio.create_task(providers.run(call))
         if self.stop_reason is not None:
             self._task.cancel()
@@ -83,10 +90,18 @@ class Attempt:
             events.append(self._event(EventType.STATUS, {"status": "running", "attempt": self.job.attempt}))
             if self.job.attempt > 1:
                 events.append(self._event(EventType.RESET, {}))
-        if self._texts:
-            events.append(self._event(EventType.DELTA, {"text": clean("".join(self._texts))}))
-            self._texts.clear()
+        if text := self._take_text():
+            events.append(self._event(EventType.DELTA, {"text": clean(text)}))
         return events
+
+    def _take_text(self) -> str:
+        """What was said, less half of a surrogate pair at its end, whose other half may be on its way."""
+        text = "".join(self._texts)
+        self._texts.clear()
+        if text and "\ud800" <= text[-1] <= "\udbff" and not self.is_ended:
+            self._texts.append(text[-1])
+            return text[:-1]
+        return text
 
     def _event(self, type: str, data: dict[str, Any]) -> Event:
         event = Event(self.job.id, self.job.attempt, self._seq, str(type), data)
@@ -102,7 +117,7 @@ class Attempt:
         return Call(
             endpoint=job.endpoint,
             base_url=job.base_url,
-            api_key=os.environ.get(job.api_key_env, "") if job.api_key_env else "",
+            api_key=os.environ.get(job.api_key_env, "").strip() if job.api_key_env else "",
             model=job.upstream_name,
             body=job.body,
             request_id=f"{job.public_id}.{job.attempt}",

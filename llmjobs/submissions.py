@@ -18,6 +18,10 @@ from llmjobs.states import Endpoint, Priority
 DELAY_MAX_S = 30 * 86_400
 MODEL_CHARS_MAX = 128
 USER_CHARS_MAX = 256
+IDEMPOTENCY_KEY_CHARS_MAX = 255
+DEPTH_MAX = (
+    100  # a tool's schema goes 20 or 30 deep; Python's recursion ends at 1,000 frames, and a level takes several
+)
 FIELDS = frozenset(
     {
         "model", "messages", "input", "body", "endpoint", "priority", "delay_s", "expires_in_s", "timeout_s",
@@ -90,6 +94,12 @@ def parse(data: Any) -> Submission:
         prompt_hash="sha256:" + _digest([endpoint, model, request]),
         fingerprint=_digest(data),
     )
+
+
+def check_idempotency_key(key: Any) -> None:
+    """Raises InvalidRequest for what can't be kept."""
+    if _text({"idempotency_key": key}, "idempotency_key", IDEMPOTENCY_KEY_CHARS_MAX) is None:
+        raise InvalidRequest("expected a string, got none", param="idempotency_key", code="invalid_type")
 
 
 def _request(data: Mapping[str, Any], model: str) -> tuple[str, dict[str, Any]]:
@@ -169,7 +179,7 @@ def _check_prompt(endpoint: str, request: Mapping[str, Any], path: str) -> None:
 
 
 def _dump(request: Mapping[str, Any], param: str) -> str:
-    _check_text(request, param)
+    _check_text(request, param, is_named=param == "body")
     try:
         text = json.dumps(request, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
@@ -179,21 +189,30 @@ def _dump(request: Mapping[str, Any], param: str) -> str:
     return text
 
 
-def _check_text(value: Any, param: str) -> None:
-    """Refuses what Postgres can't store, and names where it stands. Without recursion: the depth is the sender's."""
-    todo: list[tuple[str, Any]] = [(param, value)]
+def _check_text(value: Mapping[Any, Any], param: str, *, is_named: bool = True) -> None:
+    """Refuses what Postgres can't store, and names where it stands; `is_named`: its path begins with `param`.
+
+    Without recursion: the depth is the sender's. It is bounded for those who read the request after us.
+    """
+    todo: list[tuple[str, int, Any]] = [(param if is_named else "", 0, value)]
     while todo:
-        path, item = todo.pop()
+        path, depth, item = todo.pop()
         if isinstance(item, str):
             _check_string(item, path)
+        elif depth > DEPTH_MAX:
+            raise InvalidRequest(f"expected at most {DEPTH_MAX} levels of nesting", param=param, code="too_deep")
         elif isinstance(item, Mapping):
             for key, part in item.items():
                 if not isinstance(key, str):
                     raise InvalidRequest(f"expected strings as keys, got {_kind(key)}", param=path, code="invalid_type")
                 _check_string(key, path)
-                todo.append((f"{path}.{key}"[:200], part))
-        elif isinstance(item, list):
-            todo.extend((f"{path}[{index}]"[:200], part) for index, part in enumerate(item))
+                todo.append((f"{path}.{key}"[:200].removeprefix("."), depth + 1, part))
+        elif isinstance(item, (list, tuple)):
+            todo.extend(
+                (f"{path}[{index}]"[:200], depth + 1, part)
+                for index, part in enumerate(item)
+                if isinstance(part, (str, Mapping, list, tuple))
+            )
 
 
 def _check_string(text: str, param: str) -> None:
@@ -316,5 +335,8 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        return _kind(value)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -73,7 +73,7 @@ class Worker:
         self._signals = 0
         self._providers = OpenAIProviders(calls_max=options.concurrency)
         self._writer = Writer(worker=self.id, connect=self._connect, ended=self._ended)
-        self._claiming_since: float | None = None
+        self._is_claiming = False  # what the table says is held may be this claim's, not known here yet
         self._pool_ids = list(options.pools.values()) or None
         self._tier_ids = list(options.tiers.values()) or None
         self._rotation = Rotation(connect=self._connect, only=self._pool_ids, cancelled=self._cancel)
@@ -138,18 +138,20 @@ class Worker:
             short_only = self._long_room() <= 0
             if not short_only:
                 count = min(count, self._long_room())
-            self._claiming_since = time.monotonic()
-            async with self._connect() as conn:
-                claim = await queue.claim(
-                    conn,
-                    worker=self.id,
-                    pool_id=pool_id,
-                    count=count,
-                    tiers=self._tier_ids,
-                    short_only=short_only,
-                    exclude=exclude,
-                )
-            self._claiming_since = None
+            self._is_claiming = True
+            try:
+                async with self._connect() as conn:
+                    claim = await queue.claim(
+                        conn,
+                        worker=self.id,
+                        pool_id=pool_id,
+                        count=count,
+                        tiers=self._tier_ids,
+                        short_only=short_only,
+                        exclude=exclude,
+                    )
+            finally:
+                self._is_claiming = False
             for job in claim.jobs:
                 self._start(job)
             self._writer.wake(claim.expired)
@@ -184,6 +186,8 @@ class Worker:
 
     def _start(self, job: Claimed) -> None:
         attempt = Attempt(job, has_news=self._writer.has_news)
+        if self._signals > 1:
+            attempt.stop(Kind.RELEASED)
         self._attempts[job.id] = attempt
         self._idle.clear()
         self.report.claimed += 1
@@ -212,7 +216,8 @@ class Worker:
             self.report.released += state == "queued"
         if not self._attempts:
             self._idle.set()
-        self._rotation.poke()
+        # Its end may have opened its pool: a limit of running jobs, or a slot for a long one.
+        self._rotation.add([attempt.job.pool_id])
 
     async def _is_empty(self) -> bool:
         """Whether nothing is queued, running or waiting for a retry, in what this worker serves."""
@@ -248,7 +253,7 @@ class Worker:
                 attempt.lose()
         known = {(job_id, attempt.job.attempt) for job_id, attempt in self._attempts.items()}
         unknown = held - known
-        if self._claiming_since is None and (orphans := unknown & self._orphans):
+        if not self._is_claiming and (orphans := unknown & self._orphans):
             self._tasks.add(task := asyncio.create_task(self._release_orphans(orphans)))
             task.add_done_callback(self._tasks.discard)
         self._orphans = unknown

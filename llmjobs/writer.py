@@ -84,33 +84,29 @@ class Writer:
                 events += news
                 wakes.append(Wake(attempt.job.id, attempt.job.client_id, news[0].seq))
         settled = [settlement for _, settlement in batch]
-        while True:
-            try:
-                states, more = await self._send(events, settled)
-                break
-            except DATABASE_GONE as error:
-                logger.warning(
-                    "event=write_waits settlements=%s events=%s reason=%s",
-                    len(settled),
-                    len(events),
-                    _line(error),
-                )
-                await asyncio.sleep(RETRY_S)
-            except psycopg.Error as error:
-                logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
-                states, more = await self._send_singly(events, settled)
-                break
+        try:
+            states, more = await self._send(events, settled)
+        except psycopg.Error as error:
+            logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
+            states, more = await self._send_singly(events, settled)
         for attempt, _ in batch:
             self._ended(attempt, states.get(attempt.job.id))
         await self._notify(wakes + more)
 
     async def _send(self, events: list[Event], settled: list[Settlement]) -> tuple[dict[int, str], list[Wake]]:
-        async with self._connect() as conn:
-            if settled:
-                return await queue.settle(conn, settled, worker=self._worker, events=events)
-            if events:
-                await append(conn, events, worker=self._worker)
-            return {}, []
+        """Waits for as long as Postgres is away. Raises psycopg.Error for what it refuses."""
+        while True:
+            try:
+                async with self._connect() as conn:
+                    if settled:
+                        return await queue.settle(conn, settled, worker=self._worker, events=events)
+                    if events:
+                        await append(conn, events, worker=self._worker)
+                    return {}, []
+            except DATABASE_GONE as error:
+                words = "event=write_waits settlements=%s events=%s reason=%s"
+                logger.warning(words, len(settled), len(events), _line(error))
+                await asyncio.sleep(RETRY_S)
 
     async def _send_singly(self, events: list[Event], settled: list[Settlement]) -> tuple[dict[int, str], list[Wake]]:
         """Postgres refused something in the batch: find it, and end that job alone as dead, without its answer."""
@@ -119,12 +115,12 @@ class Writer:
         for event in events:
             try:
                 await self._send([event], [])
-            except psycopg.DataError as error:
+            except psycopg.Error as error:
                 logger.error("event=event_refused job=%s seq=%s reason=%s", event.job_id, event.seq, _line(error))
         for settlement in settled:
             try:
                 state, more = await self._send([], [settlement])
-            except psycopg.DataError as error:
+            except psycopg.Error as error:
                 state, more = await self._send([], [_without_answer(settlement, error)])
             states |= state
             wakes += more
@@ -135,7 +131,7 @@ class Writer:
             return
         try:
             async with self._connect() as conn:
-                await wake(conn, EVENTS_CHANNEL, wakes)
+                await wake(conn, (EVENTS_CHANNEL, wakes))
         except psycopg.Error as error:  # viewers poll underneath
             logger.warning("event=wake_lost count=%s reason=%s", len(wakes), _line(error))
 

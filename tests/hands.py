@@ -93,6 +93,15 @@ class Hand:
     def sweep(self) -> int:
         return self.run(queue.sweep(self.connection))
 
+    def fold(self) -> None:
+        """What a claim does first, over the whole inbox, and nothing after it."""
+
+        async def folded() -> None:
+            async with self.connection.transaction():
+                await queue._fold(self.connection, is_sweep=True)
+
+        self.run(folded())
+
     def ready_pools(self) -> list[int]:
         return self.run(queue.ready_pools(self.connection))
 

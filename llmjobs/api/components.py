@@ -128,7 +128,7 @@ JOB = _object(
         "estimate": _object({"input_tokens": COUNT, "output_tokens": COUNT}),
         "position": {
             **_nullable(COUNT),
-            "description": "Its place in the queue: 1 starts next. Exact to 1,000, then rounded.",
+            "description": "Starts expected in its pool before it: 0 starts next. Exact to 1,000, then rounded.",
         },
         "eta_s": {**_nullable(SECONDS), "description": "Seconds until it is expected to start."},
         "blocked_by": {

@@ -5,9 +5,17 @@ come to its own end: a stream that is cut looks like success to the SDKs. Pure.
 """
 
 import json
-from typing import Any, Protocol
+import math
+import re
+from typing import Any, NoReturn, Protocol
 
 from llmjobs.states import Endpoint
+
+USAGE_CHARS_MAX, USAGE_NESTS_MAX = 10_000, 50
+HUGE_NUMBER = re.compile(r"[eE]\+?\d{3}|\d{300}")
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# What reading JSON of another shape than documented raises.
+SHAPE_ERRORS = (AttributeError, LookupError, TypeError)
 
 
 class StreamError(Exception):
@@ -23,26 +31,72 @@ class Assembler(Protocol):
     piece_count: int  # events that brought output: about as many tokens
 
     def add(self, data: bytes) -> str:
-        """Take the data of one event; the text that it adds. Raises StreamError, ValueError for what is no JSON."""
+        """Take the data of one event; the text that it adds. Raises StreamError, or ValueError for what is no chunk."""
         ...
 
-    def body(self) -> dict[str, Any]: ...
+    def body(self) -> dict[str, Any]:
+        """Raises ValueError like `add`."""
+        ...
 
 
 def assembler_for(endpoint: str) -> Assembler:
     return ChatAssembler() if endpoint == Endpoint.CHAT else ResponsesAssembler()
 
 
-def parse_json(data: bytes | str) -> Any:
-    """Strict JSON. Raises ValueError."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"expected JSON, got {constant}")
-
+def parse_json(data: bytes) -> Any:
+    """Strict JSON, whose numbers a float can hold. Raises ValueError."""
+    text = data.decode("utf-8-sig")
+    # Looked for, because a hook for each float is slow.
+    decoder = _CAREFUL_DECODER if HUGE_NUMBER.search(text) else _DECODER
     try:
-        return json.loads(data, parse_constant=refuse)
+        return decoder.decode(text)
     except RecursionError:
         raise ValueError("expected JSON of a sane depth") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"expected JSON, got {constant}")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"expected a number that a float can hold, got {digits[:32]}")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # made once: json.loads would make one for each token
+_CAREFUL_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+
+
+def dump_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def as_sent(raw: bytes, body: Any) -> str:
+    """The text of a body that parsed; written anew only where it could not be sent on (half a surrogate pair)."""
+    text = raw.decode("utf-8-sig")
+    if not SURROGATE.search(text):
+        return text
+    written_anew = dump_json(body)
+    try:
+        written_anew.encode()
+    except UnicodeEncodeError:
+        return written_anew
+    return text
+
+
+def storable(usage: Any) -> dict[str, Any] | None:
+    """The provider's usage, where it is small, flat and text that jsonb takes; None for anything else."""
+    if not isinstance(usage, dict):
+        return None
+    try:
+        text = dump_json(usage)
+        text.encode()
+    except (ValueError, RecursionError):
+        return None
+    is_sane = len(text) <= USAGE_CHARS_MAX and text.count("{") + text.count("[") <= USAGE_NESTS_MAX
+    return usage if is_sane and "\\u0000" not in text else None
 
 
 class ChatAssembler:
@@ -60,16 +114,16 @@ class ChatAssembler:
             return ""
         chunk = parse_json(data)
         if not isinstance(chunk, dict):
-            raise ValueError("expected a chunk to be an object")
+            raise ValueError("a chunk that is no object")
         if chunk.get("error"):
             raise stream_error(chunk["error"])
         for key, value in chunk.items():
             if key not in ("choices", "object") and (value is not None or key not in self._head):
                 self._head[key] = value
-        text = ""
-        for part in chunk.get("choices") or ():
-            text += self._add_choice(part)
-        return text
+        try:
+            return "".join([self._add_choice(part) for part in chunk.get("choices") or ()])
+        except SHAPE_ERRORS as error:
+            raise ValueError(f"a chunk of another shape than documented ({error})") from None
 
     def _add_choice(self, part: dict[str, Any]) -> str:
         index = part.get("index", 0)
@@ -90,14 +144,17 @@ class ChatAssembler:
         return content if index == 0 and isinstance(content, str) else ""
 
     def body(self) -> dict[str, Any]:
-        choices = [self._choices[index] for index in sorted(self._choices)]
-        for choice in choices:
-            message = choice["message"]
-            message.setdefault("role", "assistant")
-            message.setdefault("content", None)
-            message.setdefault("refusal", None)
-            for call in message.get("tool_calls") or ():
-                call.pop("index", None)
+        try:
+            choices = [self._choices[index] for index in sorted(self._choices)]
+            for choice in choices:
+                message = choice["message"]
+                message.setdefault("role", "assistant")
+                message.setdefault("content", None)
+                message.setdefault("refusal", None)
+                for call in message.get("tool_calls") or ():
+                    call.pop("index", None)
+        except SHAPE_ERRORS as error:
+            raise ValueError(f"chunks of another shape than documented ({error})") from None
         head = {"id": None, "object": "chat.completion", "created": None, "model": None}
         return head | {key: value for key, value in self._head.items() if key != "usage"} | {
             "choices": choices,
@@ -118,7 +175,7 @@ class ResponsesAssembler:
             return ""
         event = parse_json(data)
         if not isinstance(event, dict):
-            raise ValueError("expected an event to be an object")
+            raise ValueError("an event that is no object")
         kind = str(event.get("type", ""))
         if isinstance(event.get("response"), dict):
             self._response = event["response"]
@@ -175,13 +232,15 @@ def _merge_list(into: list[Any], parts: list[Any]) -> None:
 
 def text_of(endpoint: str, body: dict[str, Any]) -> str:
     """The first choice's text of a whole body; empty where there is none."""
-    if endpoint == Endpoint.CHAT:
-        choices = body.get("choices") or [{}]
-        content = (choices[0].get("message") or {}).get("content")
-        return content if isinstance(content, str) else ""
-    if endpoint == Endpoint.RESPONSES:
-        parts = (part for item in body.get("output") or () for part in item.get("content") or ())
-        return "".join(part.get("text") or "" for part in parts if part.get("type") == "output_text")
+    try:
+        if endpoint == Endpoint.CHAT:
+            content = body["choices"][0]["message"]["content"]
+            return content if isinstance(content, str) else ""
+        if endpoint == Endpoint.RESPONSES:
+            parts = (part for item in body["output"] for part in item.get("content") or ())
+            return "".join([part["text"] for part in parts if part.get("type") == "output_text"])
+    except SHAPE_ERRORS:
+        pass  # the body is kept as it is
     return ""
 
 

@@ -15,10 +15,13 @@ with held as materialized (
     for no key update
 ), moved as materialized (
     update llmjobs_job as j
-    set state = case when h.was = 'running' then 'running' else 'cancelled' end,
+    -- After a wait Postgres computes this first on the row as it was before, and holds that against the CHECKs: so it
+    -- must be a legal row whichever state either version had.
+    set state = case when h.was = 'running' then j.state else 'cancelled' end,
         epoch = j.epoch + case when h.was = 'running' then 0 else 1 end,
+        worker_id = case when h.was = 'running' then j.worker_id end,
         cancel_requested_at = statement_timestamp(),
-        finished_at = case when h.was = 'running' then null else statement_timestamp() end
+        finished_at = case when h.was = 'running' then j.finished_at else statement_timestamp() end
     from held as h
     where j.id = h.id
     returning j.*, h.was = 'queued' as was_queued

@@ -25,8 +25,11 @@ with shard as materialized (
         limit {rows}
     ) as i
     join llmjobs_flow as f on f.pool_id = i.pool_id and f.client_id = i.client_id
+    join llmjobs_client as c on c.id = i.client_id
     left join llmjobs_lane as l on l.flow_id = f.id and l.priority = i.priority and l.size = i.size
-    where i.priority is null or l.id is not null
+    where (i.priority is null or l.id is not null)
+        -- A tier that was made since `grow` looked: its rows wait for the next one, or they would be lost.
+        and exists (select from llmjobs_tierturn as t where t.pool_id = i.pool_id and t.tier_id = c.tier_id)
 ), gone as (
     delete from llmjobs_inbox where ctid = any (array(select row from found))
 ), lane_change as materialized (

@@ -6,8 +6,8 @@
 -- After a start of Postgres nobody reclaims for the length of a lease: an outage must not buy every running call again.
 -- The charge stands: nobody knows what the lost call used. Backoff: uniform(0, min(cap, base · 2^failures)).
 -- Locks: the jobs, SKIP LOCKED, in the order of their ids. Index: job_running, worker's primary key.
-with lost as materialized (
-    select j.id, j.failures, j.max_attempts, j.retry_until, j.cancel_requested_at
+with candidates as materialized (
+    select j.id, j.attempt, j.worker_id
     from llmjobs_job as j
     left join llmjobs_worker as w on w.id = j.worker_id
     where j.state = 'running'
@@ -17,8 +17,15 @@ with lost as materialized (
             or w.heartbeat_at < statement_timestamp() - make_interval(secs => %(lease_s)s)
             or j.started_at < statement_timestamp() - make_interval(secs => j.timeout_s + %(grace_s)s)
         )
-    order by j.id
     limit {rows}
+), lost as materialized (
+    -- The lease that was judged, and no other: a job that somebody else took back and claimed again meanwhile is seen
+    -- here as it is now, with the worker of before beside it.
+    select j.id, j.failures, j.max_attempts, j.retry_until, j.cancel_requested_at
+    from candidates as c
+    join llmjobs_job as j on j.id = c.id
+    where j.state = 'running' and j.attempt = c.attempt and j.worker_id = c.worker_id
+    order by j.id
     for no key update of j skip locked
 ), moved as materialized (
     update llmjobs_job as j

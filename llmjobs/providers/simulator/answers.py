@@ -54,6 +54,7 @@ class Script:
     closing: str  # after the last
     error_at: Callable[[int], str]  # the event that tells of an error, if it comes after so many others
     tokens_per_event: int = 1
+    is_stamped: bool = False  # each token becomes the time at which it is sent
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ A directive is `[[name=value]]` in the last user message (for embeddings: in the
     [[fault=name:2]]       see faults.py; also `x-sim-fault`, and the models `sim-<fault>` and `<any>@<fault>`
     [[tool_calls=2]]       calls this many of the functions that the body offers; `tool_choice` can demand one
     [[refusal]]            refuses, politely
+    [[stamp]]              each token of a stream is the Unix time at which it is sent, and a space
 
 A header wins over a directive, a directive over the model's name. Double brackets around any other name are
 text.
@@ -36,7 +37,7 @@ EMBEDDINGS = "/v1/embeddings"
 ENDPOINTS = frozenset((CHAT, RESPONSES, EMBEDDINGS))
 INPUTS_MAX = 2048  # texts in one embeddings call, as OpenAI has it
 
-_DIRECTIVE = re.compile(r"\[\[(tokens|ttft_ms|tokens_per_s|fault|tool_calls|refusal)(?:=([^\]]*))?\]\]")
+_DIRECTIVE = re.compile(r"\[\[(tokens|ttft_ms|tokens_per_s|fault|tool_calls|refusal|stamp)(?:=([^\]]*))?\]\]")
 _CAPS = {CHAT: ("max_completion_tokens", "max_tokens"), RESPONSES: ("max_output_tokens",), EMBEDDINGS: ()}
 _CAP_MAX = 10_000_000
 

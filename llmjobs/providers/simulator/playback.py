@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from llmjobs.providers.simulator.answers import Answer, Script
 from llmjobs.providers.simulator.ledger import Entry, Ledger
+from llmjobs.providers.simulator.speech import STAMP
 
 if TYPE_CHECKING:
     from llmjobs.providers.simulator.wire import Connection
@@ -111,7 +112,7 @@ class Playback:
         if script is None or self._connection.is_choked:
             return
         due = min(len(script.events), int((now - self._begun_at) / self._answer.token_s) + 1)
-        text = "".join(script.events[self._events_sent : due])
+        text = self._stamped(script, "".join(script.events[self._events_sent : due]))
         self._count(script, due)
         if due == len(script.events):
             self._stage.pacer.discard(self)
@@ -141,7 +142,7 @@ class Playback:
             self.tick(self._begun_at)
         else:
             self._count(script, len(script.events))
-            self._end_stream(script, script.opening + "".join(script.events))
+            self._end_stream(script, script.opening + self._stamped(script, "".join(script.events)))
 
     def _end_stream(self, script: Script, text: str) -> None:
         """`text` is the last that is said."""
@@ -183,6 +184,9 @@ class Playback:
             raw = self._answer.head() + raw
         if raw:
             self._connection.transport.write(raw)
+
+    def _stamped(self, script: Script, text: str) -> str:
+        return text.replace(STAMP, f"{self._stage.clock():.6f}") if script.is_stamped else text
 
     def _count(self, script: Script, events_sent: int) -> None:
         self._events_sent = events_sent

@@ -153,6 +153,7 @@ class Provider:
         if call.is_stream:
             write_script = chat.script if call.endpoint == CHAT else responses.script
             script = write_script(call, number, created)
+            script.is_stamped = call.choices[0].is_stamped
             lines += f"openai-processing-ms: {math.ceil(wait_s * 1000)}\r\n"
             return Answer(200, EVENT_STREAM, lines, script=script, wait_s=wait_s, token_s=token_s)
         if call.endpoint == EMBEDDINGS:

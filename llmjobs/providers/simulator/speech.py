@@ -15,6 +15,7 @@ from llmjobs.providers.simulator.words import arguments_for, pieces_of, seed_of,
 TOKENS_MAX = 200_000  # of one answer: bounds its memory to some 50 MB
 CHOICES_MAX = 128
 TOOL_CALLS_MAX = 128
+STAMP = "[[stamp]]"  # stands in a script where the time will be
 REFUSAL = "I'm sorry, but I can't help with that."
 
 Tool = tuple[str, Any]  # its name, and the JSON schema of its parameters
@@ -28,6 +29,7 @@ class Said:
     is_refusal: bool = False
     tools: tuple[tuple[str, int], ...] = ()  # (name, how many of the tokens are its arguments)
     is_capped: bool = False
+    is_stamped: bool = False
 
     @property
     def text(self) -> str:
@@ -64,6 +66,8 @@ def say(
         return (_tool_calls(tools, seed, max_tokens),) * count
     if "refusal" in directives:
         return (_capped(Said(pieces_of(REFUSAL), is_refusal=True), max_tokens),) * count
+    if "stamp" in directives:
+        return (Said((STAMP + " ",) * kept, is_capped=kept < wanted, is_stamped=True),) * count
     seeds = [seed, *[seed_of(seed.hex(), str(nth)) for nth in range(1, count)]]
     return tuple([Said(tokens_of(own, kept), is_capped=kept < wanted) for own in seeds])
 
