@@ -1,0 +1,184 @@
+"""What is measured stands here: a database of its own on the site's server, one simulator, workers, a web server.
+
+Owns these and takes them away at the end; the server's other databases are not touched. Postgres is as it is for users:
+fsync on. The workers and the web server are the commands that users run, in processes of their own.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection, connections
+from psycopg import sql
+
+from llmjobs import queue
+from llmjobs.demo.processes import Child, stop
+from llmjobs.demo.site import HOST
+from llmjobs.models import ApiKey, Client, Job, Model, Provider, Tier
+from llmjobs.models import Worker as WorkerRow
+from llmjobs.states import State
+from llmjobs.submissions import Submission, parse
+from llmjobs.testing import SimulatorProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+PREFIX = "llmjobs_bench_"
+MODEL = "bench"
+SUBMIT_BATCH = 500
+READY_WITHIN_S = 60
+POLL_S = 0.02
+
+
+class Ground:
+    def __init__(self, simulator: SimulatorProcess, logs: Path) -> None:
+        self.simulator, self._logs = simulator, logs
+        ample = {"rpm": 100_000_000, "tpm": 2_000_000_000}
+        provider = Provider.objects.create(name="simulator", base_url=simulator.url)
+        self.model = Model.objects.create(name=MODEL, provider=provider, **ample)
+        self.client = self.make_client("bench", "enterprise")
+        self.key = ApiKey.objects.issue(self.client)[1]
+
+    def make_client(self, name: str, tier: str) -> Client:
+        row = Tier.objects.get(name=tier)
+        return Client.objects.create(name=name, tier=row, max_queued=1_000_000)
+
+    def submit(self, jobs: Sequence[Submission], client: Client | None = None) -> None:
+        """In bulk, a batch a transaction."""
+        for start in range(0, len(jobs), SUBMIT_BATCH):
+            queue.submit_many(client or self.client, list(jobs[start : start + SUBMIT_BATCH]))
+
+    def wait_until(self, is_so: Callable[[], bool], what: str, within_s: float = 120) -> None:
+        deadline = time.monotonic() + within_s
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"expected {what} within {within_s:g} s")
+            time.sleep(POLL_S)
+
+    def wait_until_completed(self, count: int, after_id: int) -> None:
+        """Until so many jobs with higher ids have completed."""
+        found = Job.objects.filter(id__gt=after_id, state=State.COMPLETED)
+        self.wait_until(lambda: found.count() >= count, f"{count} completed jobs")
+
+    @contextmanager
+    def worker(self, concurrency: int = 64) -> Iterator[Child]:
+        """A worker that is ready, drained at the end."""
+        command = [sys.executable, "manage.py", "runworker", "--concurrency", str(concurrency), "--drain-timeout", "0"]
+        with self._process("worker", command) as worker:
+            here = WorkerRow.objects.filter(pid=worker.pid, stopped_at=None)
+            self.wait_until(lambda: self._is_up(worker) and here.exists(), "a worker", READY_WITHIN_S)
+            yield worker
+
+    @contextmanager
+    def web(self) -> Iterator[str]:
+        """The URL of a web server that answers."""
+        port = _free_port()
+        command = [sys.executable, "-m", "daphne", "-v", "0", "-b", HOST, "-p", str(port), "project.asgi:application"]
+        with self._process("web", command) as web:
+            self.wait_until(lambda: self._is_up(web) and _accepts(port), "a web server", READY_WITHIN_S)
+            yield f"http://{HOST}:{port}"
+
+    @contextmanager
+    def _process(self, name: str, command: list[str]) -> Iterator[Child]:
+        log = self._logs / f"{name}.log"
+        child = Child(name, command, log=log, environment=os.environ, folder=ROOT, orphan_signal=signal.SIGKILL)
+        child.start()
+        try:
+            yield child
+        finally:
+            stop([child], within_s=10)
+
+    def _is_up(self, child: Child) -> bool:
+        if child.has_ended():
+            raise RuntimeError(f"the {child.name} ended at its start{child.tail()}")
+        return True
+
+
+def jobs_of(count: int, prompt: str, *, stream: bool = True) -> list[Submission]:
+    messages = [{"role": "user", "content": prompt}]
+    body = {"messages": messages} if stream else {"messages": messages, "stream": False}
+    return [parse({"model": MODEL, "body": body})] * count
+
+
+def last_job_id() -> int:
+    return Job.objects.order_by("-id").values_list("id", flat=True).first() or 0
+
+
+@contextmanager
+def prepared() -> Iterator[Ground]:
+    """Django is set up; from here on everything uses the new database."""
+    _sweep()
+    name = f"{PREFIX}{os.getpid()}"
+    with _server() as server:
+        server.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    logs = Path(tempfile.mkdtemp(prefix="llmjobs-bench-"))
+    try:
+        _use(name)
+        call_command("migrate", verbosity=0, interactive=False)
+        with SimulatorProcess() as simulator:
+            yield Ground(simulator, logs)
+    finally:
+        connections.close_all()
+        with _server() as server:
+            server.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        shutil.rmtree(logs)
+
+
+def _use(name: str) -> None:
+    """Here and, by the environment, in every process that is started from here."""
+    connections.close_all()
+    settings.DATABASES["default"]["NAME"] = connection.settings_dict["NAME"] = name
+    url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+    is_embedded = os.environ["DATABASE_URL"] == os.environ.get("EMBEDDED_POSTGRES_URL")
+    os.environ["DATABASE_URL"] = url
+    if is_embedded:
+        os.environ["EMBEDDED_POSTGRES_URL"] = url
+
+
+def _server() -> "psycopg.Connection[Any]":
+    params = {**connection.get_connection_params(), "dbname": "postgres", "autocommit": True}
+    for django_only in ("cursor_factory", "context", "pool"):
+        params.pop(django_only, None)
+    return psycopg.connect(**params)
+
+
+def _sweep() -> None:
+    """Databases of runs that were killed."""
+    with _server() as server:
+        rows = server.execute("select datname from pg_database where starts_with(datname, %s)", [PREFIX]).fetchall()
+        for (name,) in rows:
+            if not Path(f"/proc/{name.removeprefix(PREFIX)}").exists():
+                server.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def run_json(command: Sequence[str]) -> dict[str, Any]:
+    """What a process that is measured beside us prints."""
+
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _free_port() -> int:
+
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0

@@ -1,0 +1,105 @@
+"""Each pair of verbs on the same jobs, in opposite orders: the one waits for the other, and neither for ever.
+
+The first holds its locks in a transaction that is open; the second waits or skips; once the first has committed, the
+second decides by what it left.
+"""
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from llmjobs import queue
+from llmjobs.leases import Claimed
+from llmjobs.models import Attempt, Job, Model, Worker
+from llmjobs.states import State
+from tests.concurrency.threads import started_and_waiting, together
+from tests.hands import Hand, hands, submit
+from tests.properties.ground import check_counts, check_identity
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+VERBS = ("cancel", "settle", "release", "reclaim", "requeue", "stage", "expire", "claim", "say")
+
+
+class Scene:
+    """Six jobs: two queued, two scheduled and due, two running; all expire now. `holder` holds the running ones."""
+
+    def __init__(self, holder: Hand, client: Any, pool: Model) -> None:
+        self.holder, self.pool = holder, pool
+        submit(client, pool, 2)
+        self.claimed: list[Claimed] = holder.claim(pool, 2)
+        submit(client, pool, 2)
+        submit(client, pool, 2, delay_s=3600)
+        self.ids = list(Job.objects.order_by("id").values_list("id", flat=True))
+        Job.objects.filter(state="scheduled").update(available_at=timezone.now())
+
+    def carry_out(self, verb: str, hand: Hand, *, backwards: bool) -> Any:
+        step = -1 if backwards else 1
+        match verb:
+            case "cancel":
+                return queue.cancel(self.ids[::step])
+            case "requeue":
+                return queue.requeue(self.ids[::step])
+            case "settle":
+                return self.holder.settle(*self.claimed[::step])
+            case "release":
+                return self.holder.release(*self.claimed[::step])
+            case "say":
+                return self.holder.say(self.claimed[0], "word")
+            case "claim":
+                return hand.claim(self.pool, 4)
+            case "reclaim":
+                return hand.reclaim()
+            case "stage":
+                return hand.stage()
+            case "expire":
+                return hand.expire()
+
+
+@pytest.fixture(autouse=True)
+def short_lease(settings):
+    settings.LLMJOBS_LEASE_S = 0.5  # shorter than the test server has been up
+
+
+@pytest.mark.parametrize(("one", "two"), list(itertools.combinations_with_replacement(VERBS, 2)))
+def test_two_verbs_at_once_leave_a_legal_state_and_exact_counts(client, pool, one, two):
+    with hands(3) as [holder, first, second]:
+        scene = Scene(holder, client, pool)
+        if "reclaim" in (one, two):
+            Worker.objects.filter(id=holder.worker).update(heartbeat_at=timezone.now() - timedelta(hours=1))
+        if "expire" in (one, two):
+            Job.objects.filter(state__in=["queued", "scheduled"]).update(expires_at=timezone.now())
+        calls = [lambda: scene.carry_out(one, first, backwards=False)]
+        if not {one, two} <= {"settle", "release", "say"}:  # one worker's, which writes one thing at a time
+            calls.append(lambda: scene.carry_out(two, second, backwards=True))
+        together(calls)
+        first.fold()
+        check_counts()
+        check_identity()
+    running = set(Job.objects.filter(state=State.RUNNING).values_list("id", "attempt"))
+    open_attempts = set(Attempt.objects.filter(outcome=None).values_list("job_id", "number"))
+    assert running == open_attempts, "an attempt is open if and only if its job runs"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "settle"])
+def test_a_verb_that_must_wait_locks_in_the_order_of_ids(client, pool, verb):
+    """Given the ids in any order: two batches that overlap can't hold what the other needs."""
+    with hands(2) as [holder, other]:
+        submit(client, pool, 4)
+        claimed = holder.claim(pool, 4)
+        ids = [job.id for job in claimed]
+        other.run(other.connection.execute("begin"))
+        other.run(other.connection.execute("select from llmjobs_job where id = %s for update", [ids[1]]))
+        if verb == "cancel":
+            waiting = started_and_waiting(queue.cancel, ids[::-1])
+        else:
+            backend = holder.connection.info.backend_pid
+            waiting = started_and_waiting(lambda: holder.settle(*claimed[::-1]), backend=backend)
+        free = "select id from llmjobs_job where id = any (%s) order by id for update skip locked"
+        rows = other.run(other.run(other.connection.execute(free, [ids])).fetchall())
+        other.run(other.connection.execute("rollback"))
+        assert waiting()
+    assert [row[0] for row in rows] == ids[1:], "it holds what is before the one that it waits for, and nothing behind"

@@ -1,0 +1,32 @@
+"""What every test of the live layer stands on: committed rows, since the hub reads over connections of its own."""
+
+import pytest
+
+from llmjobs.live.hub import current_hub
+from llmjobs.models import Client, Job
+from llmjobs.states import State
+from tests.factories import make_client, make_job, make_key
+
+
+@pytest.fixture(autouse=True)
+async def hub(transactional_db):
+    """The hub of the test's own event loop; it and its connections end with the test."""
+    hub = current_hub()
+    yield hub
+    await hub.close()
+
+
+@pytest.fixture
+def acme(transactional_db) -> Client:
+    return make_client("acme")
+
+
+@pytest.fixture
+def key(acme) -> str:
+    return make_key(acme)
+
+
+@pytest.fixture
+def job(acme) -> Job:
+    """Running: it has logged `queued` and `running`."""
+    return make_job(State.RUNNING, client=acme)

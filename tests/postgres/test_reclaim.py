@@ -1,0 +1,172 @@
+"""Reclaim: what dead workers hold is taken back, once, and counted as a failure."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from llmjobs import queue
+from llmjobs.models import Attempt, Job, JobEvent, JobResult, Worker
+from llmjobs.states import State
+from tests.hands import claimed_job, submit
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def short_lease(settings):
+    """Shorter than the test server has been up: within a lease of its start nobody reclaims."""
+    settings.LLMJOBS_LEASE_S = 0.5
+    settings.LLMJOBS_BACKOFF_BASE_S = 0.01
+    with connection.cursor() as cursor:
+        cursor.execute("select statement_timestamp() - pg_postmaster_start_time() > interval '0.5 s'")
+        assert cursor.fetchone() == (True,)
+
+
+def die(hand, ago_s=3600.0):
+    Worker.objects.filter(id=hand.worker).update(heartbeat_at=timezone.now() - timedelta(seconds=ago_s))
+
+
+def test_what_a_dead_worker_holds_is_taken_back(hand, other, client, pool):
+    claimed = claimed_job(hand, client, pool)
+    die(hand)
+    assert [wake.job_id for wake in other.reclaim()] == [claimed.id]
+    job = Job.objects.get()
+    assert (job.state, job.failures, job.worker_id, job.epoch) == (State.SCHEDULED, 1, None, 3)
+    attempt = Attempt.objects.get()
+    assert (attempt.outcome, attempt.error_code, attempt.cost) == ("lost", "lease_lost", attempt.charged)
+    assert attempt.ended_at is not None and "tried again" in attempt.decision
+    assert other.reclaim() == []
+
+
+def test_what_a_worker_without_a_row_holds_is_taken_back(hand, other, client, pool):
+    claimed_job(hand, client, pool)
+    Worker.objects.filter(id=hand.worker).delete()
+    assert len(other.reclaim()) == 1
+
+
+def test_what_a_living_worker_holds_is_left_alone(hand, other, client, pool):
+    claimed_job(hand, client, pool)
+    assert other.reclaim() == []
+    assert Job.objects.get().state == State.RUNNING
+
+
+def test_a_heartbeat_within_the_lease_keeps_it(hand, other, client, pool, settings):
+    settings.LLMJOBS_LEASE_S = 2
+    claimed_job(hand, client, pool)
+    die(hand, ago_s=1.5)
+    assert other.reclaim() == []
+    die(hand, ago_s=2.5)
+    assert len(other.reclaim()) == 1
+
+
+def test_a_job_past_its_timeout_is_taken_back_whatever_its_worker_s_heartbeat_says(hand, other, client, pool, settings):
+    settings.LLMJOBS_RECLAIM_GRACE_S = 10
+    claimed_job(hand, client, pool, timeout_s=20)
+    Job.objects.update(started_at=timezone.now() - timedelta(seconds=29))
+    assert other.reclaim() == []
+    Job.objects.update(started_at=timezone.now() - timedelta(seconds=31))
+    assert len(other.reclaim()) == 1
+
+
+def test_nobody_reclaims_within_a_lease_of_the_server_s_start(hand, other, client, pool, settings):
+    """After an outage every lease looks lost; its workers still run the calls, and come back."""
+    claimed_job(hand, client, pool)
+    Worker.objects.filter(id=hand.worker).delete()
+    settings.LLMJOBS_LEASE_S = 100 * 365 * 86_400.0
+    assert other.reclaim() == []
+    settings.LLMJOBS_LEASE_S = 0.5
+    assert len(other.reclaim()) == 1
+
+
+def test_the_last_lost_lease_is_the_end(hand, other, client, pool):
+    claimed = claimed_job(hand, client, pool, max_attempts=1)
+    die(hand)
+    other.reclaim()
+    job = Job.objects.get()
+    assert (job.state, job.failures) == (State.DEAD, 1) and job.finished_at is not None
+    assert JobEvent.objects.latest("seq").data == {"status": "dead"}
+    assert "dead-lettered" in Attempt.objects.get(job_id=claimed.id).decision
+
+
+def test_a_job_whose_time_for_retries_is_over_ends(hand, other, client, pool):
+    claimed_job(hand, client, pool)
+    Job.objects.update(retry_until=timezone.now() - timedelta(seconds=1))
+    die(hand)
+    other.reclaim()
+    assert Job.objects.get().state == State.DEAD
+
+
+def test_a_lost_lease_with_a_cancel_asked_for_ends_cancelled(hand, other, client, pool):
+    claimed = claimed_job(hand, client, pool)
+    queue.cancel([claimed.id])
+    die(hand)
+    other.reclaim()
+    assert Job.objects.get().state == State.CANCELLED
+
+
+def test_the_text_that_was_streamed_stays_readable(hand, other, client, pool):
+    claimed = claimed_job(hand, client, pool)
+    hand.say(claimed, "Hel", n=1)
+    hand.say(claimed, "lo", n=2)
+    die(hand)
+    other.reclaim()
+    result = JobResult.objects.get()
+    assert (result.output_text, result.error_code, result.error_attempt) == ("Hello", "lease_lost", 1)
+
+
+def test_the_text_of_an_attempt_before_is_not_mixed_in(hand, other, client, pool):
+    claimed = claimed_job(hand, client, pool)
+    hand.say(claimed, "old")
+    hand.settle(claimed, state=State.SCHEDULED)
+    hand.stage()
+    [again] = hand.claim(pool)
+    hand.say(again, "new")
+    die(hand)
+    other.reclaim()
+    assert JobResult.objects.get().output_text == "new"
+
+
+def test_what_a_stale_worker_still_says_is_dropped(hand, other, client, pool):
+    claimed = claimed_job(hand, client, pool)
+    die(hand)
+    other.reclaim()
+    hand.say(claimed, "late")
+    assert not JobEvent.objects.filter(type="delta").exists()
+
+
+def test_a_reclaimed_job_runs_again_and_its_place_is_kept(hand, other, client, pool):
+    first, second = submit(client, pool, 2)
+    hand.claim(pool)
+    die(hand)
+    other.reclaim()
+    Job.objects.filter(id=first.id).update(available_at=timezone.now())
+    other.stage()
+    assert [claimed.id for claimed in other.claim(pool, 2)] == [first.id, second.id]
+
+
+def test_a_job_that_somebody_settles_just_now_is_not_waited_for(hand, other, client, pool):
+    claimed_job(hand, client, pool)
+    die(hand)
+    with transaction.atomic():
+        list(Job.objects.select_for_update())
+        assert other.reclaim() == []
+
+
+def test_reclaims_are_bounded(hand, other, client, pool, monkeypatch):
+    monkeypatch.setattr(queue, "DUTY_ROWS", 2)
+    submit(client, pool, 5)
+    hand.claim(pool, 5)
+    die(hand)
+    assert [len(other.reclaim()) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_a_lost_place_is_free_for_the_client_again(hand, other, pool, client):
+    type(client).objects.update(max_running=1)
+    submit(client, pool, 2)
+    hand.claim(pool)
+    assert other.claim(pool) == []
+    die(hand)
+    other.reclaim()
+    assert len(other.claim(pool)) == 1

@@ -1,0 +1,176 @@
+"""An attempt: what it tells its viewers, what can be stored, and what its outcome becomes."""
+
+import asyncio
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llmjobs import execution
+from llmjobs.execution import Attempt, clean, settlement
+from llmjobs.leases import Claimed
+from llmjobs.outcomes import Error, Kind, Outcome, Usage
+from llmjobs.providers.openai import OpenAIProviders
+from llmjobs.states import SEQ_EPOCH, Endpoint, State
+
+# Text as Python has it, halves of surrogate pairs included.
+ANY_TEXT = st.text(st.sampled_from("\ud83d\ude42\0aü") | st.characters(exclude_categories=()), max_size=8)
+
+
+def claimed(**fields):
+    values = {
+        "id": 7, "public_id": uuid4(), "attempt": 1, "epoch": 2, "failures": 0, "endpoint": Endpoint.CHAT, "size": 0,
+        "client_id": 1, "client": "acme", "tier": "pro", "max_attempts": 3, "timeout_s": 5.0, "charged": 40.0,
+        "est_input_tokens": 8, "est_output_tokens": 32, "retry_left_s": 3600.0, "waited_s": 0.1,
+        "body": '{"messages": []}', "max_cost_usd": None, "spent_usd": Decimal(0), "pool_id": 1, "model": "m",
+        "upstream_name": "m", "input_usd_per_mtok": None, "output_usd_per_mtok": None, "provider": "p",
+        "base_url": "http://127.0.0.1:9/v1", "api_key_env": "",
+    }  # fmt: skip
+    return Claimed(**values | fields)
+
+
+def attempt_of(**fields):
+    return Attempt(claimed(**fields), has_news=lambda attempt: None)
+
+
+def run(attempt):
+    async def within():
+        providers = OpenAIProviders(calls_max=1)
+        try:
+            return await attempt.run(providers)
+        finally:
+            await providers.close()
+
+    return asyncio.run(within())
+
+
+def test_an_attempt_first_says_that_it_runs():
+    [event] = attempt_of().take_events()
+    assert (event.type, event.data, event.seq) == ("status", {"status": "running", "attempt": 1}, 2 * SEQ_EPOCH)
+
+
+def test_a_later_attempt_says_reset_before_any_text():
+    attempt = attempt_of(attempt=2, epoch=5)
+    attempt._on_text("again")
+    events = attempt.take_events()
+    assert [event.type for event in events] == ["status", "reset", "delta"]
+    assert [event.seq for event in events] == [5 * SEQ_EPOCH + n for n in range(3)]
+
+
+def test_what_was_told_is_not_told_again():
+    attempt = attempt_of()
+    attempt._on_text("a")
+    attempt.take_events()
+    assert attempt.take_events() == []
+    attempt._on_text("b")
+    [event] = attempt.take_events()
+    assert event.data == {"text": "b"}
+
+
+@given(st.lists(st.tuples(ANY_TEXT, st.booleans())))
+@example([("\ud83d", True), ("\ude42", True)])
+@example([("a\ud83d", True)])
+def test_the_deltas_together_are_the_text_wherever_the_ticks_fall(pieces):
+    """A pair of surrogates may come in two pieces, and a tick between them."""
+    attempt = attempt_of()
+    deltas = []
+    for text, is_tick in pieces:
+        attempt._on_text(text)
+        if is_tick:
+            deltas += attempt.take_events()
+    attempt.is_ended = True
+    deltas += attempt.take_events()
+    told = "".join(event.data["text"] for event in deltas if event.type == "delta")
+    assert told == clean("".join(text for text, _ in pieces))
+
+
+@given(ANY_TEXT)
+def test_what_was_cleaned_can_be_stored(text):
+    cleaned = clean(text)
+    cleaned.encode()
+    assert "\0" not in cleaned
+    assert clean(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("plain ü 🙂", "plain ü 🙂"),
+        ("a\0b", "a\ufffdb"),
+        ("\ud83d\ude42", "🙂"),
+        ("\ud83d", "\ufffd"),
+        ("\ude42 a", "\ufffd a"),
+        ("\ufeff a", "\ufeff a"),
+    ],
+)
+def test_only_what_can_not_be_stored_is_replaced(text, cleaned):
+    assert clean(text) == cleaned
+
+
+def test_whatever_happens_inside_an_attempt_it_ends_as_an_outcome():
+    outcome = run(attempt_of(endpoint=Endpoint.CHAT, body="[not even json"))
+    assert outcome.kind in (Kind.UNKNOWN, Kind.UNRECOGNISED)
+    outcome = run(attempt_of(body=None))
+    assert (outcome.kind, outcome.error.code) == (Kind.UNRECOGNISED, "internal_error")
+
+
+def test_an_attempt_that_was_stopped_before_its_call_makes_none():
+    attempt = attempt_of()
+    attempt.stop(Kind.CANCELLED)
+    outcome = run(attempt)
+    assert (outcome.kind, outcome.sent_ago_s) == (Kind.CANCELLED, None)
+    assert outcome.usage == Usage(0, 0), "what was not sent is not charged"
+
+
+def test_a_key_whose_variable_is_not_set_is_told_and_not_sent(monkeypatch):
+    monkeypatch.delenv("ABSENT_API_KEY", raising=False)
+    outcome = run(attempt_of(api_key_env="ABSENT_API_KEY"))
+    assert (outcome.kind, outcome.error.code) == (Kind.PROVIDER_REFUSED, "api_key_missing")
+    assert "ABSENT_API_KEY" in outcome.error.message
+    assert outcome.sent_ago_s is None
+
+
+def settled(outcome, **fields):
+    return settlement(attempt_of(**fields), outcome)
+
+
+def test_an_answer_is_priced_and_weighed():
+    row = settled(
+        Outcome(Kind.COMPLETED, output="{}", output_text="x", usage=Usage(1_000, 500, {"prompt_tokens": 1_000})),
+        input_usd_per_mtok=Decimal("0.4"), output_usd_per_mtok=Decimal("1.6"),
+    )  # fmt: skip
+    assert (row.state, row.is_failure, row.cost, row.cost_usd) == (State.COMPLETED, False, 3_000, "0.00120000")
+    assert (row.usage, row.input_tokens, row.output_tokens) == ({"prompt_tokens": 1_000}, 1_000, 500)
+    assert (row.error_code, row.error_class) == (None, None)
+
+
+def test_without_knowledge_of_what_was_used_the_charge_stands():
+    row = settled(Outcome(Kind.UNKNOWN, Error("timeout", "late")))
+    assert (row.cost, row.input_tokens, row.usage, row.cost_usd) == (None, None, None, None)
+
+
+def test_an_error_is_told_with_its_class():
+    row = settled(Outcome(Kind.REJECTED, Error("rate_limit_exceeded", "slow", 429), retry_after_s=9))
+    assert (row.state, row.delay_s, row.error_class, row.provider_status) == (State.SCHEDULED, 9, "transient", 429)
+
+
+def test_everything_in_a_settlement_can_be_stored():
+    bad = "a\0\ud800"
+    row = settled(Outcome(Kind.UNKNOWN, Error(bad, bad), output=bad, output_text=bad, usage=Usage(1, 2)))
+    for text in (row.error_code, row.error_message, row.output, row.output_text, row.decision):
+        assert "\0" not in text
+        text.encode()
+
+
+def test_the_log_of_an_attempt_has_neither_prompt_nor_answer(monkeypatch):
+    lines = []
+    monkeypatch.setattr(execution.logger, "info", lambda text, *values: lines.append(text % values))
+    settled(
+        Outcome(Kind.COMPLETED, output="SECRET-OUT", output_text="SECRET-TEXT", usage=Usage(1, 2)),
+        body='{"messages": ["SECRET-PROMPT"]}',
+    )
+    [line] = lines
+    assert line.startswith("event=attempt ") and "outcome=completed" in line
+    assert "SECRET" not in line
