@@ -7,6 +7,7 @@ Owns the attempt's boundary: whatever happens inside ends as an outcome, so that
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -211,7 +212,12 @@ def _log(attempt: Attempt, outcome: Outcome, state: str, price: Decimal | None) 
         "event=attempt job=%s attempt=%s client=%s tier=%s pool=%s outcome=%s state=%s error=%s "
         "waited_s=%.3f ran_s=%.3f input_tokens=%s output_tokens=%s cost_usd=%s",
         job.public_id, job.attempt, job.client, job.tier, job.model, outcome.kind, state,
-        outcome.error.code if outcome.error else "-", job.waited_s, time.monotonic() - attempt.claimed_at,
+        _word(outcome.error.code) if outcome.error else "-", job.waited_s, time.monotonic() - attempt.claimed_at,
         usage.input_tokens if usage else "-", usage.output_tokens if usage else "-",
         "-" if price is None else f"{price:f}",
     )  # fmt: skip
+
+
+def _word(text: str) -> str:
+    """A provider's code as one word, so that it can't forge a field or a line of the log."""
+    return re.sub(r"[^A-Za-z0-9_.:-]", "?", text[:64]) or "-"

@@ -22,7 +22,7 @@ LEVELS = 10  # five priorities by two sizes, the most urgent first; the short on
 class Flow(models.Model):
     """A client's share in a pool."""
 
-    pool = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="flows")
+    pool = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="flows", db_index=False)
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="flows")
 
     class Meta:
@@ -35,7 +35,7 @@ class Flow(models.Model):
 class Lane(models.Model):
     """A flow's jobs of one priority and size: FIFO, by `Job.lane_order`."""
 
-    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="lanes")
+    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, related_name="lanes", db_index=False)
     priority = models.PositiveSmallIntegerField()
     size = models.PositiveSmallIntegerField()
 
@@ -56,7 +56,7 @@ class ShardTurn(models.Model):
     """How far the inbox of a shard has been folded. `bound_id` is `folded_to` as it was 2 to 4 seconds ago."""
 
     pk = models.CompositePrimaryKey("shard", "turn")
-    shard = models.ForeignKey(Turnstile, on_delete=models.CASCADE, db_constraint=False)
+    shard = models.ForeignKey(Turnstile, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     turn = models.BigIntegerField()
     folded_to = models.BigIntegerField(default=0)
     bound_id = models.BigIntegerField(default=0)
@@ -68,8 +68,8 @@ class TierTurn(models.Model):
     """A tier's virtual time in a pool, what it runs there, and by level the least virtual time of a ready lane."""
 
     pk = models.CompositePrimaryKey("pool", "tier", "turn")
-    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False)
-    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False)
+    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     turn = models.BigIntegerField()
     vt = models.FloatField(default=0)
     lifted = models.FloatField(default=0, help_text="Sum of the lifts on waking, for the identity of fairness.")
@@ -83,11 +83,11 @@ class FlowTurn(models.Model):
     """A flow's virtual time and running count. `tier` is the one that its lanes are indexed under."""
 
     pk = models.CompositePrimaryKey("flow", "turn")
-    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, db_constraint=False, related_name="turns")
+    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, db_constraint=False, related_name="turns", db_index=False)
     turn = models.BigIntegerField()
-    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False)
-    client = models.ForeignKey(Client, on_delete=models.CASCADE, db_constraint=False)
-    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False)
+    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     vt = models.FloatField(default=0)
     lifted = models.FloatField(default=0)
     running = models.IntegerField(default=0)
@@ -99,11 +99,11 @@ class LaneTurn(models.Model):
     """A lane's cursor. `vt` repeats its flow's, so that one index gives the fair order of the ready lanes."""
 
     pk = models.CompositePrimaryKey("lane", "turn")
-    lane = models.ForeignKey(Lane, on_delete=models.CASCADE, db_constraint=False, related_name="turns")
+    lane = models.ForeignKey(Lane, on_delete=models.CASCADE, db_constraint=False, related_name="turns", db_index=False)
     turn = models.BigIntegerField()
-    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, db_constraint=False)
-    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False)
-    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False)
+    flow = models.ForeignKey(Flow, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     level = models.SmallIntegerField()
     vt = models.FloatField(default=0)
     head_order = models.BigIntegerField(default=0, help_text="No queued job of the lane has a smaller lane_order.")
@@ -128,16 +128,21 @@ class Inbox(models.Model):
     """
 
     id = models.BigAutoField(primary_key=True)
-    shard = models.ForeignKey(Turnstile, on_delete=models.CASCADE, db_constraint=False, db_default=1)
-    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False)
-    client = models.ForeignKey(Client, on_delete=models.CASCADE, db_constraint=False)
+    shard = models.ForeignKey(Turnstile, on_delete=models.CASCADE, db_constraint=False, db_default=1, db_index=False)
+    pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     priority = models.PositiveSmallIntegerField(null=True)
     size = models.PositiveSmallIntegerField(null=True)
     queued = models.IntegerField(db_default=0, help_text="Change of the number of queued jobs.")
     head_order = models.BigIntegerField(null=True, help_text="The least lane_order that became queued.")
     running = models.IntegerField(db_default=0, help_text="Change of the number of running jobs.")
     tier = models.ForeignKey(
-        Tier, on_delete=models.CASCADE, db_constraint=False, null=True, help_text="The tier that was charged."
+        Tier,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        null=True,
+        help_text="The tier that was charged.",
+        db_index=False,
     )
     flow_vt = models.FloatField(db_default=0, help_text="Actual less charged cost, by the flow's weight at charge.")
     tier_vt = models.FloatField(db_default=0, help_text="The same, by the tier's weight at charge.")

@@ -174,3 +174,12 @@ def test_the_log_of_an_attempt_has_neither_prompt_nor_answer(monkeypatch):
     [line] = lines
     assert line.startswith("event=attempt ") and "outcome=completed" in line
     assert "SECRET" not in line
+
+
+def test_a_providers_code_cannot_forge_a_line_of_the_log(monkeypatch):
+    lines = []
+    monkeypatch.setattr(execution.logger, "info", lambda text, *values: lines.append(text % values))
+    settled(Outcome(Kind.UNKNOWN, Error("x\nevent=attempt job=1 \ud800", "late")))
+    [line] = lines
+    assert "\n" not in line and line.isascii()
+    assert line.count("event=") == 1
