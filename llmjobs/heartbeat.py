@@ -20,6 +20,8 @@ from llmjobs.sql import load
 
 logger = logging.getLogger("llmjobs.worker")
 
+STOP_TIMEOUT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Beat:
@@ -52,7 +54,9 @@ class Heartbeat(threading.Thread):
             self._conn.close()
 
     def stop(self) -> None:
+        """After it, nothing is told any more: the loop may close."""
         self._stopping.set()
+        self.join(STOP_TIMEOUT_S)
 
     def _beat(self) -> None:
         began_at, told = time.monotonic(), self.lease_lost_count

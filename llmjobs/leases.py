@@ -80,3 +80,23 @@ class Settlement:
     output_text: str = ""
     sent_ago_s: float | None = None
     first_token_ago_s: float | None = None
+
+    def json(self) -> dict[str, Any]:
+        """A row for settle.sql; without `asdict`, which would copy the answer."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def handed_back(job_id: int, attempt: int) -> Settlement:
+    """Of a claim whose acknowledgement was lost: nobody runs it, and nothing was sent."""
+    return Settlement(
+        job_id=job_id,
+        attempt=attempt,
+        state="queued",
+        outcome="released",
+        is_failure=False,
+        delay_s=0,
+        decision="Claimed, but the acknowledgement was lost: handed back unsent.",
+        input_tokens=0,
+        output_tokens=0,
+        cost=0,
+    )

@@ -295,9 +295,6 @@ async def ready_pools(conn: AsyncConnection[Any]) -> list[int]:
     return [row[0] for row in rows]
 
 
-_SETTLEMENT_FIELDS = tuple(Settlement.__dataclass_fields__)
-
-
 async def settle(
     conn: AsyncConnection[Any],
     settlements: Sequence[Settlement],
@@ -309,10 +306,7 @@ async def settle(
 
     Returns the new state by job id, and the wake-ups to send after it. A job that is missing has lost its lease.
     """
-    rows = json.dumps(
-        [{name: getattr(settlement, name) for name in _SETTLEMENT_FIELDS} for settlement in settlements],
-        ensure_ascii=False,
-    )
+    rows = json.dumps([settlement.json() for settlement in settlements], ensure_ascii=False)
     async with conn.pipeline(), conn.transaction():
         if events:
             await append(conn, events, worker=worker)

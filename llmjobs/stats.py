@@ -17,7 +17,7 @@ PLACE_MAX = 1_000  # beyond it a place is a round number, and counting on would 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`position`: starts expected before it, 0 for the next; `eta_s` is None where the pool has not started anything lately."""
+    """`position`: starts expected before it, 0 for the next; `eta_s`: None where the pool started nothing lately."""
 
     position: int
     eta_s: float | None

@@ -23,7 +23,7 @@ from llmjobs.conf import conf
 from llmjobs.database import DATABASE_GONE, async_pool
 from llmjobs.execution import Attempt, settlement
 from llmjobs.heartbeat import Beat, Heartbeat
-from llmjobs.leases import Claimed, Settlement
+from llmjobs.leases import Claimed, handed_back
 from llmjobs.maintenance import Duties
 from llmjobs.outcomes import Kind
 from llmjobs.providers.openai import OpenAIProviders
@@ -101,7 +101,7 @@ class Worker:
                 await asyncio.gather(claims, *side, return_exceptions=True)
                 self._writer.close()
                 await writer
-                heartbeat.stop()
+                await asyncio.to_thread(heartbeat.stop)
                 await self._unregister()
                 await self._providers.close()
         return self.report
@@ -264,14 +264,7 @@ class Worker:
     async def _release_orphans(self, orphans: set[tuple[int, int]]) -> None:
         """A claim whose commit was not acknowledged left jobs that nobody runs: hand them back."""
         logger.warning("event=orphans_released jobs=%s", len(orphans))
-        settlements = [
-            Settlement(
-                job_id=job_id, attempt=number, state="queued", outcome="released", is_failure=False, delay_s=0,
-                decision="Claimed, but the acknowledgement was lost: handed back unsent.", cost=0,
-                input_tokens=0, output_tokens=0,
-            )
-            for job_id, number in sorted(orphans)
-        ]  # fmt: skip
+        settlements = [handed_back(job_id, number) for job_id, number in sorted(orphans)]
         try:
             async with self._connect() as conn:
                 _, wakes = await queue.settle(conn, settlements, worker=self.id)

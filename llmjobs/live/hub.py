@@ -28,7 +28,7 @@ ROUND_JOBS = 100  # jobs in one query
 # After a round the loop belongs to the viewers for as long as they need to send what they were handed (40 us a frame
 # through daphne), so that under load rounds become fewer and larger instead of late.
 PACE_S_PER_FRAME = 0.00005
-PACE_MOST_S = 0.2
+PACE_MOST_S = 0.15
 
 
 class Hub:

@@ -8,10 +8,11 @@ create sequence llmjobs_lane_order as bigint cache 1;
 alter table llmjobs_job alter column lane_order set default nextval('llmjobs_lane_order');
 """
 
-# A claim rewrites few columns of many jobs; turns and inbox are insert and delete. Vacuum follows by count, not by share
-# of the table, and without pauses.
+# A claim rewrites few columns of many jobs; turns and inbox are insert and delete. Vacuum follows by count, not by
+# share of the table, and without pauses.
 STORAGE = """
-alter table llmjobs_job set (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+alter table llmjobs_job set (
+    fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 alter table llmjobs_attempt set (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 alter table llmjobs_worker set (fillfactor = 50);
 alter table llmjobs_shardturn set (

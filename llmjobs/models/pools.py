@@ -16,7 +16,6 @@ from django.db.models.functions import Now
 from llmjobs.conf import conf
 from llmjobs.models.tenants import Client, limit_field, name_validator
 
-
 FALLBACKS_MAX = 10  # one after the other
 
 
@@ -58,7 +57,7 @@ class Provider(models.Model):
         max_length=128,
         blank=True,
         validators=[validate_key_env],
-        help_text="The name of the environment variable that holds its key, in the workers; empty: no key.",
+        help_text="The environment variable that holds its key, in the workers; empty: no key.",
     )
     any_model = models.BooleanField(
         default=False, db_default=False, help_text="Takes any model name: its pool is made on first use."

@@ -284,11 +284,9 @@ def _refused(call: Call, status: int, headers: Mapping[str, str], content: bytes
     except ValueError:
         message = content[:200].decode("utf-8", "replace")
     kind = classify(status, None if code is None else str(code))
-    return call.ended(
-        kind,
-        error=Error(str(code or f"http_{status}")[:CODE_CHARS_MAX], _short(str(message) or f"HTTP status {status}"), status),
-        retry_after_s=retry_after_s(headers),
-    )
+    said = _short(str(message) or f"HTTP status {status}")
+    error = Error(str(code or f"http_{status}")[:CODE_CHARS_MAX], said, status)
+    return call.ended(kind, error=error, retry_after_s=retry_after_s(headers))
 
 
 def _disconnected(call: Call, error: BaseException) -> Outcome:
