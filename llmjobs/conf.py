@@ -53,7 +53,16 @@ class Knob:
 
     def parse(self, text: str) -> Any:
         """The value that `text`, an environment variable's, stands for. Raises ValueError if none is accepted."""
-        words = {"true": True, "1": True, "false": False, "0": False}
+        words = {
+            "true": True,
+            "yes": True,
+            "on": True,
+            "1": True,
+            "false": False,
+            "no": False,
+            "off": False,
+            "0": False,
+        }
         value = words.get(text.strip().lower()) if self.type is bool else self.type(text.strip())
         if not self.accepts(value):
             raise ValueError(text)
@@ -78,7 +87,6 @@ KNOBS: tuple[Knob, ...] = (
     Knob("settle_tick_ms",           int,   20,        1,    5_000,        "Settles collected into one commit; a slot is free only after it."),
     Knob("settle_batch_max",         int,   100,       1,    10_000,       "Bounds the locks of one settle."),
     Knob("claim_batch_max",          int,   100,       1,    1_000,        "Bounds how long the turnstile is held."),
-    Knob("claim_lanes_max",          int,   100,       1,    10_000,       "Lanes looked at in one claim: its cost must not grow with the clients."),
     Knob("fold_rows_max",            int,   5_000,     100,  1_000_000,    "Inbox rows folded in one claim, so that a backlog of them gets done in steps."),
     Knob("drain_timeout_s",          float, 0,         0,    7 * DAY_S,    "How long a drain waits for running calls; 0: as long as the longest timeout_s among them."),
 
@@ -107,8 +115,6 @@ KNOBS: tuple[Knob, ...] = (
     Knob("metadata_value_chars_max", int,   512,       1,    100_000,      "As the OpenAI API has it."),
 
     # Admission.
-    Knob("backlog_max",              int,   1_000_000, 1,    1_000_000_000, "All waiting jobs together; what claims were measured with."),
-    Knob("max_queued_per_client",    int,   1_000,     1,    1_000_000_000, "A client's waiting jobs, where its tier does not say."),
     Knob("pools_per_client_max",     int,   100,       0,    1_000_000,    "Pools made on first use, where a provider takes any model: a client's typing errors are bounded."),
     Knob("lag_tokens",               float, 100_000,   0,    1e12,         "What a client that was paused or at its limit may catch up on, by its weight of 1."),
     Knob("default_rpm",              int,   500,       1,    100_000_000,  "Requests a minute of a model without a limit of its own."),
@@ -125,9 +131,8 @@ KNOBS: tuple[Knob, ...] = (
     Knob("viewers_per_client_max",   int,   200,       1,    1_000_000,    "One client's viewers in one web process."),
     Knob("catchup_every_s",          float, 15,        0.1,  HOUR_S,       "A read without a wake-up: the net under NOTIFY for viewers."),
 
-    # Retention.
+    # Idempotency.
     Knob("idempotency_keep_s",       float, DAY_S,     60,   365 * DAY_S,  "How long a repeated Idempotency-Key finds the first job."),
-    Knob("keep_jobs_days",           float, 30,        0,    36_500,       "Finished jobs are pruned after this; their ledger stays."),
 
     # Where things are.
     Knob("listen_dsn",               str,   "",        0,    0,            "A direct DSN for LISTEN and the heartbeat, where DATABASE_URL goes through a pooler; empty: the same."),
@@ -168,7 +173,7 @@ def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     """
     found = {}
     for name, text in environ.items():
-        if not name.startswith(PREFIX):
+        if not name.upper().startswith(PREFIX):
             continue
         knob = _BY_SETTING.get(name)
         if knob is None:
@@ -180,11 +185,22 @@ def from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """A site's own yes or no. Raises ImproperlyConfigured for any other word, which must not pass for no."""
+    text = environ.get(name, "")
+    if not text:
+        return default
+    try:
+        return bool(Knob(name, bool, default, 0, 0, "").parse(text))
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}: expected true or false, got {text!r}") from None
+
+
 def problems(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the LLMJOBS_* settings among `values`, a sentence each."""
     found = []
     for name, value in values.items():
-        if not name.startswith(PREFIX):
+        if not name.upper().startswith(PREFIX):
             continue
         knob = _BY_SETTING.get(name)
         if knob is None:

@@ -39,8 +39,19 @@ def dsn(*, direct: bool = False) -> dict[str, Any]:
 
 
 def async_pool(*, min_size: int, max_size: int) -> AsyncConnectionPool[AsyncConnection[Any]]:
+    """A pool that is not open yet.
+
+    Its attempts to reconnect wait twice as long each time, so that it would come back as late again as an outage was
+    long: each is given up after some seconds, and the next caller begins anew.
+    """
     return AsyncConnectionPool(
-        kwargs=dsn(), min_size=min_size, max_size=max_size, timeout=POOL_TIMEOUT_S, open=False, name="llmjobs"
+        kwargs=dsn(),
+        min_size=min_size,
+        max_size=max_size,
+        timeout=POOL_TIMEOUT_S,
+        reconnect_timeout=POOL_TIMEOUT_S,
+        open=False,
+        name="llmjobs",
     )
 
 

@@ -18,9 +18,9 @@ from llmjobs.conf import conf
 from llmjobs.estimates import cost_usd, weighted_tokens
 from llmjobs.events import Event
 from llmjobs.leases import Claimed, Settlement
-from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome
+from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome, Usage
 from llmjobs.providers.openai import Call, OpenAIProviders, Timeouts
-from llmjobs.states import SEQ_EPOCH, EventType
+from llmjobs.states import SEQ_EPOCH, Endpoint, EventType
 
 logger = logging.getLogger("llmjobs.attempt")
 
@@ -171,7 +171,7 @@ def settlement(attempt: Attempt, outcome: Outcome) -> Settlement:
         output_tokens=usage.output_tokens if usage else None,
         cost=weighted_tokens(usage.input_tokens, usage.output_tokens, _output_weight(job)) if usage else None,
         cost_usd=None if price is None else f"{price:.8f}",
-        usage=usage.raw if usage and usage.raw is not None else _usage_json(outcome),
+        usage=usage.raw if usage and usage.raw is not None else _counted(job.endpoint, usage),
         output=None if outcome.output is None else clean(outcome.output),
         output_text=clean(outcome.output_text),
         sent_ago_s=outcome.sent_ago_s,
@@ -188,11 +188,17 @@ def clean(text: str) -> str:
     return text
 
 
-def _usage_json(outcome: Outcome) -> dict[str, int] | None:
-    usage = outcome.usage
+def _counted(endpoint: str, usage: Usage | None) -> dict[str, Any] | None:
+    """Usage in the endpoint's own words, counted here because the provider did not get to tell it."""
     if usage is None or not (usage.input_tokens or usage.output_tokens):
         return None
-    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    asked, answered = ("input", "output") if endpoint == Endpoint.RESPONSES else ("prompt", "completion")
+    return {
+        f"{asked}_tokens": usage.input_tokens,
+        f"{answered}_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "is_estimate": True,
+    }
 
 
 def _price(job: Claimed, input_tokens: int, output_tokens: int) -> Decimal | None:

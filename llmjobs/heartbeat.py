@@ -5,6 +5,7 @@ table says this worker holds, so that a claim whose commit was not acknowledged,
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -44,6 +45,16 @@ class Heartbeat(threading.Thread):
         self.lease_lost_count = 0  # owned by the loop; told with the next beat
         self.beat_at = time.monotonic()  # when the last successful beat began
         self.is_server_down = False  # the server itself is away: nobody else beats or reclaims either
+        self._came_back_at = -math.inf  # when beats succeeded again, after they had not for half a lease
+
+    def may_judge(self) -> bool:
+        """Whether an old heartbeat of another worker says that it is dead.
+
+        What kept this worker from beating may have kept all the others: they get a lease's length to come back, as
+        they do after a start of Postgres.
+        """
+        now = time.monotonic()
+        return now - self.beat_at < conf.lease_s / 2 and now - self._came_back_at >= conf.lease_s
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -70,6 +81,8 @@ class Heartbeat(threading.Thread):
             self._close()
             return
         self.lease_lost_count -= told
+        if began_at - self.beat_at > conf.lease_s / 2:
+            self._came_back_at = began_at
         self.beat_at, self.is_server_down = began_at, False
         if row is None:  # somebody removed or stopped this worker's row: what it holds will be taken back
             self._tell(Beat(began_at, True, []))

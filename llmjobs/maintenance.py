@@ -22,16 +22,25 @@ Verb = Callable[[AsyncConnection[Any]], Awaitable[list[Wake]]]
 
 
 class Duties:
-    """`moved` is told of the jobs that a duty moved; `poke` asks for a look at the pools."""
+    """`moved` is told of the jobs that a duty moved; `poke` asks for a look at the pools; `may_reclaim` is asked before
+    any lease is taken for lost.
+    """
 
-    def __init__(self, *, connect: Connect, moved: Callable[[list[Wake]], None], poke: Callable[[], None]) -> None:
-        self._connect, self._moved, self._poke = connect, moved, poke
+    def __init__(
+        self,
+        *,
+        connect: Connect,
+        moved: Callable[[list[Wake]], None],
+        poke: Callable[[], None],
+        may_reclaim: Callable[[], bool],
+    ) -> None:
+        self._connect, self._moved, self._poke, self._may_reclaim = connect, moved, poke, may_reclaim
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._every("stage", lambda: conf.poll_s, queue.stage))
             group.create_task(self._every("expire", lambda: conf.sweep_every_s, queue.expire))
-            group.create_task(self._every("reclaim", lambda: conf.reclaim_every_s, queue.reclaim))
+            group.create_task(self._every("reclaim", lambda: conf.reclaim_every_s, self._reclaim))
             group.create_task(self._every("sweep", lambda: conf.sweep_every_s, _sweep))
 
     async def _every(self, name: str, pace_s: Callable[[], float], verb: Verb) -> None:
@@ -44,6 +53,9 @@ class Duties:
             except psycopg.Error as error:
                 logger.warning("event=duty_skipped duty=%s reason=%r", name, str(error).strip().partition("\n")[0])
             await asyncio.sleep(pace_s())
+
+    async def _reclaim(self, conn: AsyncConnection[Any]) -> list[Wake]:
+        return await queue.reclaim(conn) if self._may_reclaim() else []
 
     async def _once(self, name: str, verb: Verb) -> list[Wake]:
         async with self._connect() as conn:

@@ -9,12 +9,15 @@ lanes.
 
 import json
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
 from psycopg import AsyncConnection
 from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
@@ -174,8 +177,12 @@ def _made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any
 
 
 def _submitted_before(client: Client, key: str, submission: Submission) -> Job | None:
-    request = JobRequest.objects.filter(client=client, idempotency_key=key).first()
+    is_kept = Q(job__created_at__gt=Now() - timedelta(seconds=conf.idempotency_keep_s))
+    request = JobRequest.objects.filter(client=client, idempotency_key=key).annotate(is_kept=is_kept).first()
     if request is None:
+        return None
+    if not request.is_kept:
+        JobRequest.objects.filter(pk=request.pk).update(idempotency_key=None)
         return None
     if request.fingerprint != submission.fingerprint:
         raise IdempotencyKeyReused(
@@ -211,7 +218,7 @@ def requeue(job_ids: Iterable[int]) -> list[int]:
 
 
 def erase(job_id: int) -> None:
-    """Remove a finished job's request, output and events; the job's row and its ledger stay.
+    """Remove a finished job's request, output and events; the job's row, its usage and cost, and its ledger stay.
 
     Raises JobNotFound, or NotAllowed while the job is not finished.
     """
@@ -222,7 +229,7 @@ def erase(job_id: int) -> None:
         if job.state not in TERMINAL:
             raise NotAllowed(f"expected a finished job, got one that is {job.state}")
         JobRequest.objects.filter(job_id=job_id).delete()
-        JobResult.objects.filter(job_id=job_id).delete()
+        JobResult.objects.filter(job_id=job_id).update(output=None, output_text="", error_message=None)
         JobEvent.objects.filter(job_id=job_id).delete()
 
 

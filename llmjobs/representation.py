@@ -11,6 +11,7 @@ from typing import Any
 from django.db import connection
 
 from llmjobs.models import Job, JobRequest, JobResult
+from llmjobs.outcomes import QUOTA_CODES
 from llmjobs.sql import load
 from llmjobs.states import Priority, Size, State
 from llmjobs.stats import Place, places
@@ -67,11 +68,11 @@ def _job(job: Job, place: Place | None, text: str | None, base_url: str) -> dict
         "estimate": {"input_tokens": job.est_input_tokens, "output_tokens": job.est_output_tokens},
         "position": place.position if place else None,
         "eta_s": place.eta_s if place else None,
-        "blocked_by": place.blocked_by if place else None,
+        "blocked_by": place.blocked_by if place else _refusal(job, result),
         "attempt": job.attempt,
         "failures": job.failures,
         "max_attempts": job.max_attempts,
-        "timeout_s": job.timeout_s,
+        "timeout_s": int(job.timeout_s) if float(job.timeout_s).is_integer() else job.timeout_s,
         "cancel_requested": job.cancel_requested_at is not None,
         "created_at": time_json(job.created_at),
         "available_at": time_json(job.available_at),
@@ -94,6 +95,15 @@ def _job(job: Job, place: Place | None, text: str | None, base_url: str) -> dict
             "cancel": f"{base_url}{path}/cancel",
         },
     }
+
+
+def _refusal(job: Job, result: JobResult | None) -> str | None:
+    """Why a job waits that its provider refused, and not for its own sake."""
+    if job.state != State.SCHEDULED or result is None or result.error_class != "transient":
+        return None
+    if result.error_code in QUOTA_CODES or result.provider_status == 402:
+        return "provider_quota"
+    return {401: "provider_auth", 403: "provider_auth", 429: "rate_limit"}.get(result.provider_status or 0)
 
 
 def _error(result: JobResult) -> dict[str, Any]:

@@ -67,22 +67,20 @@ def queue_stats(client_ids: Sequence[int] | None = None) -> dict[str, Any]:
     by = {name: Counter[str]() for name in ("status", "client", "tier", "priority", "pending")}
     by["status"].update({state.value: 0 for state in State})
     by["pending"].update({priority.word: 0 for priority in Priority})
-    dequeued = 0
-    for state, client, tier, priority, jobs, attempts in rows:
+    for state, client, tier, priority, jobs in rows:
         word = Priority(priority).word
         by["status"][state] += jobs
         by["client"][client] += jobs
         by["tier"][tier] += jobs
         by["priority"][word] += jobs
         by["pending"][word] += jobs if state == State.QUEUED else 0
-        dequeued += attempts
     total = sum(by["status"].values())
     return {
         "total": total,
         "queued": by["status"][State.QUEUED],
         "running": by["status"][State.RUNNING],
         "enqueued_total": total,
-        "dequeued_total": dequeued,
+        "dequeued_total": total - by["status"][State.QUEUED] - by["status"][State.SCHEDULED],
         "by_priority": dict(by["priority"]),
         "by_client": dict(by["client"]),
         "pending_by_priority": dict(by["pending"]),

@@ -86,7 +86,12 @@ class Worker:
             heartbeat = self._heartbeat = Heartbeat(worker=self.id, tell=self._tell)
             heartbeat.start()
             writer = asyncio.create_task(self._writer.run())
-            duties = Duties(connect=self._connect, moved=self._writer.wake, poke=self._rotation.poke)
+            duties = Duties(
+                connect=self._connect,
+                moved=self._writer.wake,
+                poke=self._rotation.poke,
+                may_reclaim=heartbeat.may_judge,
+            )
             side = [
                 asyncio.create_task(task)
                 for task in (duties.run(), self._rotation.listen(), self._rotation.poll(), self._tick())

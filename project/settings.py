@@ -48,15 +48,15 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Security. A site with a database of its own, and without DEBUG, is taken for one that is reached by HTTPS.
 
-DEBUG = env.bool("DEBUG", default=False)
+DEBUG = conf.flag(os.environ, "DEBUG", default=False)
 IS_LOCAL = DEBUG or IS_EMBEDDED or IS_TEST_RUN
 SECRET_KEY = env.str("SECRET_KEY", default="") or stored_secret_key(DATA_DIR, allowed=IS_LOCAL)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
-HTTPS_ONLY = env.bool("HTTPS_ONLY", default=not IS_LOCAL)
+HTTPS_ONLY = conf.flag(os.environ, "HTTPS_ONLY", default=not IS_LOCAL)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
 SECURE_HSTS_SECONDS = 365 * 86_400 if HTTPS_ONLY else 0
-if env.bool("TRUST_X_FORWARDED_PROTO", default=False):
+if conf.flag(os.environ, "TRUST_X_FORWARDED_PROTO", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
 

@@ -14,12 +14,12 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from llmjobs import queue
+from llmjobs.database import dsn
 from llmjobs.events import Event, Wake, append
 from llmjobs.models import Client, Job, Model, Worker
 from llmjobs.queue import Claim, Claimed, Settlement
 from llmjobs.states import State
 from llmjobs.submissions import parse
-from llmjobs.database import dsn
 from tests.factories import make_worker
 
 T = TypeVar("T")
@@ -131,9 +131,10 @@ def settlement(claimed: Claimed, state: State = State.COMPLETED, **details: Any)
 
 def submit(client: Client, pool: Model, count: int = 1, **asked: Any) -> list[Job]:
     """`count` equal jobs, in one statement. `asked` is of POST /api/jobs; `long=True` asks for two answers."""
-    request: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}]}
+    said = asked.pop("messages", [{"role": "user", "content": "Say hello."}])
+    request: dict[str, Any] = asked.pop("body", {"messages": said})
     if asked.pop("long", False):
-        request["n"] = 2
+        request = request | {"n": 2}
     submission = parse({"model": pool.name, "body": request, **asked})
     return queue.submit_many(client, [submission] * count)
 

@@ -71,7 +71,7 @@ def _mixed_job(client: str, number: int) -> dict[str, Any]:
         case 4:
             return {"model": "sim-large", "input": prompt}
         case 5:
-            return {"model": "sim-embed", "endpoint": "/v1/embeddings", "input": [prompt, "another text"]}
+            return {"model": "sim-vectors", "endpoint": "/v1/embeddings", "input": [prompt, "another text"]}
         case 6:
             return {"model": "sim-small", "messages": _user(f"{prompt} [[fault=overloaded:1]]")}
         case _:

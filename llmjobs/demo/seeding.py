@@ -39,7 +39,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "output_usd_per_mtok": Decimal("0.60"),
         "upstream_name": "sim-slow@slow_first_token::5",
     },
-    "sim-embed": {"input_usd_per_mtok": Decimal("0.02"), "output_usd_per_mtok": Decimal(0)},
+    "sim-vectors": {"input_usd_per_mtok": Decimal("0.02"), "output_usd_per_mtok": Decimal(0)},
 }
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from llmjobs.live.hub import Hub
 from llmjobs.live.reading import LogRow
 from llmjobs.live.rendering import LiveEvent, epoch_of, live_events, show_jobs
+from llmjobs.live.threads import in_thread
 from llmjobs.live.viewers import FeedViewer, ViewerDropped
 
 # A key may be revoked and a session may end while somebody watches. So connections end after an hour, for viewers to
@@ -49,7 +50,7 @@ async def follow_job(hub: Hub, job: FollowedJob, *, after: int, idle_s: float) -
             viewer.position = rows[-1].seq if rows else viewer.position
             if _is_whole(rows) and not _is_over(job, viewer.position):
                 hub.watches.go_live(viewer)
-            events = await show_jobs(live_events(rows, job.public_id))
+            events = await show_jobs(live_events(rows, job.public_id), in_thread)
             if not events and _is_over(job, viewer.position):
                 return
             yield events
@@ -101,7 +102,7 @@ async def _replay(hub: Hub, viewer: FeedViewer, since_ms: int) -> AsyncGenerator
             if rows:
                 position = rows[-1].seq
                 viewer.replayed(job.id, position)
-                yield await show_jobs(live_events(rows, job.public_id))
+                yield await show_jobs(live_events(rows, job.public_id), in_thread)
             if _is_whole(rows):
                 break
 

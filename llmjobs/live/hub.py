@@ -19,6 +19,7 @@ from llmjobs.live.listening import Ear
 from llmjobs.live.reading import DATABASE_ERRORS, Reader
 from llmjobs.live.rendering import live_events, show_jobs
 from llmjobs.live.sweeping import Sweeper
+from llmjobs.live.threads import in_hub_thread
 from llmjobs.live.watches import Watches
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class Hub:
             if (watch := self.watches.jobs.get(job_id)) is not None:
                 *_, last = log = list(of_job)
                 found.append((live_events(log, watch.public_id), last.is_newest))
-        await show_jobs([event for events, _ in found for event in events])
+        await show_jobs([event for events, _ in found for event in events], in_hub_thread)
         return sum(
             self.watches.hand(events, read_from=positions[events[0].job_id], is_all=is_all) for events, is_all in found
         )

@@ -23,9 +23,7 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 5.0
-PROBE_EVERY_S = (
-    30.0  # how often the connection is asked whether it still stands; silent for so long, it is not relied on
-)
+PROBE_EVERY_S = 30.0  # the connection is asked whether it still stands; silent for so long, it is not relied on
 
 
 class Ear:
@@ -53,7 +51,8 @@ class Ear:
             self.is_hearing = False
             self._tried.set()
             self._missed()
-            await asyncio.sleep(min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10)) * random.uniform(0.5, 1))  # noqa: S311
+            most_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures, 10))
+            await asyncio.sleep(most_s * random.uniform(0.5, 1))  # noqa: S311
 
     async def _listening(self) -> AsyncGenerator[None, None]:
         """Yields once LISTEN stands, and every PROBE_EVERY_S; ends only by raising."""

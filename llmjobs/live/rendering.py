@@ -9,7 +9,7 @@ Invariant: an event that `is_last` is the end of its job as far as the database 
 import json
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import Error
 
 from llmjobs.live.reading import LogRow
-from llmjobs.live.threads import in_thread
 from llmjobs.models import Job
 from llmjobs.representation import JOB_RELATED, job_json
 from llmjobs.states import SEQ_EPOCH, EventType
@@ -81,7 +80,7 @@ def epoch_of(seq: int) -> int:
     return seq // SEQ_EPOCH
 
 
-async def show_jobs(events: Sequence[LiveEvent]) -> Sequence[LiveEvent]:
+async def show_jobs(events: Sequence[LiveEvent], in_thread: Callable[..., Awaitable[None]]) -> Sequence[LiveEvent]:
     """Puts the job into each `done` among `events`, one query for all of them. Raises django.db.Error."""
     ended = [event for event in events if event.type == EventType.DONE]
     if ended:

@@ -55,8 +55,10 @@ def _stream(view: Callable[..., Awaitable[Blocks]]) -> View:
             return await _begun(blocks, is_head=request.method == "HEAD")
         except Refused as refused:
             return _error(refused)
-        except (TooManyViewers, ViewerDropped) as error:
+        except TooManyViewers as error:
             return _error(Refused(429, "too_many_viewers", str(error)))
+        except ViewerDropped as error:
+            return _error(Refused(503, "unavailable", f"Not just now: {error}."))
         except DATABASE_ERRORS as error:
             logger.warning("event=stream_not_begun error=%r", str(error).strip())
             return _error(Refused(503, "database_unavailable", "The database can't be reached just now."))

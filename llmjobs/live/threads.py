@@ -1,9 +1,8 @@
-"""Django's ORM for the live layer: two threads a process with a connection each, which is closed whenever nobody
-waits for it.
+"""Django's ORM for the live layer: three threads a process, each with a connection that is open only while calls wait.
 
-Owns how many Postgres connections viewers may cost through Django: two, however many arrive at once. (Django's own way
-gives each request a thread, and with it a connection, of its own: a thousand viewers that return after a restart would
-take a thousand.)
+Owns how many Postgres connections viewers may cost through Django: three, however many arrive at once. (Django's own
+way gives each request a thread, and with it a connection, of its own: a thousand viewers who return after a restart
+would take a thousand.)
 """
 
 import asyncio
@@ -48,8 +47,11 @@ class OrmThread:
         self._is_open = False
 
 
-in_thread = OrmThread("llmjobs-live").run  # short: who may watch, and jobs that have ended
-in_slow_thread = OrmThread("llmjobs-statistics").run  # what may take a second over a long backlog
+# Who may watch what: many at once after a restart. They must not keep those who watch already from seeing a job's end.
+in_thread = OrmThread("llmjobs-viewers").run
+in_hub_thread = OrmThread("llmjobs-hub").run
+# What may take a second over a long backlog.
+in_slow_thread = OrmThread("llmjobs-statistics").run
 
 
 def release_request_thread() -> None:

@@ -25,6 +25,7 @@ from llmjobs.events import Wake
 from llmjobs.live.rendering import LiveEvent
 from llmjobs.live.viewers import Buffer, FeedViewer, JobViewer, Waiter
 
+FEED_BUFFER_TIMES = 10  # a feed is handed what its client's jobs say in one round, all together
 FED_JOBS_MAX = 10_000  # jobs whose position is kept for feeds alone; who was silent longest is forgotten first
 
 
@@ -66,7 +67,7 @@ class Watches:
     def viewing_feed(self, client_ids: tuple[int, ...]) -> Iterator[FeedViewer]:
         """A viewer of all jobs of these clients, from now on. Raises TooManyViewers."""
         with self._counted(client_ids):
-            viewer = FeedViewer(client_ids, Buffer(conf.viewer_buffer_max))
+            viewer = FeedViewer(client_ids, Buffer(conf.viewer_buffer_max * FEED_BUFFER_TIMES))
             for client_id in client_ids:
                 self.feeds.setdefault(client_id, set()).add(viewer)
             self._sweep_soon()

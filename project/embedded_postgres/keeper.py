@@ -1,4 +1,5 @@
-"""The keeper: a process of its own, the parent of Postgres, which stops it once nobody uses it any more.
+"""The keeper: a process of its own, the parent of Postgres, which stops it once nobody uses it any more, and starts
+it again when it was killed.
 
 It has one thread and ends with Postgres: PR_SET_PDEATHSIG fires at the end of the thread that started the
 child, so that a busy process would be the wrong parent.
@@ -14,6 +15,8 @@ from pathlib import Path
 from project.embedded_postgres.cluster import Cluster, is_unused, surroundings
 
 LOOK_EVERY_S = 0.3  # how long a server outlives a process that was killed
+STARTED_AFTER_S = 2.0  # a server that ends sooner than this after its first start never ran
+RESTARTS_MAX = 100  # of a server that was killed while it was in use; one that still has children refuses at first
 LOG_BYTES_MAX = 16 * 1024 * 1024
 OPTIONS = ("listen_addresses=", "timezone=UTC", "log_timezone=UTC", "max_connections=200")
 THROWAWAY_OPTIONS = ("fsync=off", "full_page_writes=off")  # synchronous_commit stays on, as in production
@@ -22,11 +25,18 @@ THROWAWAY_OPTIONS = ("fsync=off", "full_page_writes=off")  # synchronous_commit 
 def main() -> None:
     cluster = Cluster.from_arguments(sys.argv[1:])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    postgres = _spawn(cluster)
+    postgres, began_at = _spawn(cluster), time.monotonic()
     users = cluster.users_lock.open("a")
+    restarts_left = RESTARTS_MAX
     try:
-        while postgres.poll() is None and not is_unused(cluster, users):
+        while not is_unused(cluster, users):
             time.sleep(LOOK_EVERY_S)
+            if postgres.poll() is None:
+                continue
+            if postgres.returncode == 0 or not restarts_left or time.monotonic() - began_at < STARTED_AFTER_S:
+                break  # stopped on purpose, or it can't run: who waits for it reads why in its log
+            restarts_left -= 1
+            postgres = _spawn(cluster)
     finally:
         # `users` is still held: who comes meanwhile waits for the end, and starts the server anew.
         postgres.send_signal(signal.SIGQUIT if cluster.throwaway else signal.SIGINT)

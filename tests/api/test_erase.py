@@ -19,7 +19,8 @@ def test_a_finished_jobs_request_output_and_events_go_and_its_ledger_stays(api, 
 
     assert (response.status_code, response.content) == (204, b"")
     assert not JobRequest.objects.filter(job=job).exists()
-    assert not JobResult.objects.filter(job=job).exists()
+    for result in JobResult.objects.filter(job=job):
+        assert (result.output, result.output_text, result.error_message) == (None, "", None)
     assert not JobEvent.objects.filter(job=job).exists()
     assert Job.objects.get(pk=job.pk).state == state
     assert list(Attempt.objects.filter(job=job).values()) == attempts

@@ -218,8 +218,8 @@ def test_claims_settles_cancels_and_duties_meet_and_nothing_is_lost_or_doubled(c
     with hands(5) as [one, two, three, four, five]:
         together(
             [
-                lambda: work(one, 1), lambda: work(two, 2), lambda: work(three, 3), lambda: cancel(1), lambda: cancel(-1),
-                lambda: duties(four), lambda: duties(five), requeue,
+                lambda: work(one, 1), lambda: work(two, 2), lambda: work(three, 3), lambda: cancel(1),
+                lambda: cancel(-1), lambda: duties(four), lambda: duties(five), requeue,
             ]
         )  # fmt: skip
         audit(one)

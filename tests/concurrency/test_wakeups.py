@@ -48,7 +48,9 @@ def test_no_wake_up_is_lost_however_often_lanes_fall_asleep():
                 return slept
 
     with hands(2) as some:
-        calls = [lambda n=n: submitter(n) for n in range(4)] + [lambda hand=hand: claimer(hand) for hand in some] + [finish]
+        calls = (
+            [lambda n=n: submitter(n) for n in range(4)] + [lambda hand=hand: claimer(hand) for hand in some] + [finish]
+        )
         together(calls)
         assert some[0].ready_pools() == []
         some[0].fold()
@@ -58,7 +60,7 @@ def test_no_wake_up_is_lost_however_often_lanes_fall_asleep():
 
 
 def test_a_job_submitted_between_the_fold_and_the_claim_is_found_by_the_next():
-    """The claim sees a job whose inbox row it has not folded, takes it, and the late row must not wake an empty lane."""
+    """The claim sees a job whose inbox row it has not folded, and takes it; the late row wakes no empty lane."""
     pool, client = make_model(), make_client("c", tier="enterprise")
     with hands(1) as [hand]:
 

@@ -4,13 +4,16 @@ Both go through everything that a web server would call, Django's middleware inc
 missing.
 """
 
-import asyncio
 import json
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from asgiref.testing import ApplicationCommunicator
+from django.test import Client as Browser
+
+from llmjobs.models import Client
+from tests.factories import make_user
 
 WITHIN_S = 10.0
 ORIGIN = "http://testserver"
@@ -165,5 +168,19 @@ class Socket(_Connection):
 
 async def has_nothing(connection: _Connection) -> None:
     """Fails if something comes within a moment."""
-    await asyncio.sleep(0)
     assert await connection.application.receive_nothing(0.3)
+
+
+async def closed_at(path: str, key: str | None = None, **more: str) -> int:
+    async with Socket(path, key, **more) as socket:
+        seen, closed = await socket.rest()
+    assert seen == []
+    return closed.code
+
+
+def session_of(*clients: Client, is_operator: bool = False) -> str:
+    """The cookie of a user who belongs to `clients`, or of a member of the staff who may see all jobs."""
+    staff = {"is_staff": True, "permissions": ("view_job", "view_job_content")} if is_operator else {}
+    browser = Browser()
+    browser.force_login(make_user(*clients, **staff))  # type: ignore[arg-type]
+    return f"sessionid={browser.cookies['sessionid'].value}"

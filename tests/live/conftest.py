@@ -3,6 +3,7 @@
 import pytest
 
 from llmjobs.live.hub import current_hub
+from llmjobs.live.threads import in_hub_thread, in_slow_thread, in_thread
 from llmjobs.models import Client, Job
 from llmjobs.states import State
 from tests.factories import make_client, make_job, make_key
@@ -14,6 +15,8 @@ async def hub(transactional_db):
     hub = current_hub()
     yield hub
     await hub.close()
+    for run in (in_thread, in_hub_thread, in_slow_thread):
+        await run(bool)  # what still ran there has ended, and holds up no flush
 
 
 @pytest.fixture

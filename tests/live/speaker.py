@@ -24,14 +24,14 @@ class Speaker:
         assert job.state == State.RUNNING and job.worker_id is not None
         self.job, self.connection, self.worker_id = job, connection, job.worker_id
         self.is_heard = True
-        self._seq = job.epoch * SEQ_EPOCH
+        self.seq = job.epoch * SEQ_EPOCH
 
     async def say(self, *texts: str) -> list[int]:
         """One tick: an event a text, one insert, one wake-up. Returns their numbers."""
         said = []
         for text in texts:
-            self._seq += 1
-            said.append(Event(self.job.pk, self.job.attempt, self._seq, EventType.DELTA, {"text": text}))
+            self.seq += 1
+            said.append(Event(self.job.pk, self.job.attempt, self.seq, EventType.DELTA, {"text": text}))
         await events.append(self.connection, said, worker=self.worker_id)
         await self._wake(said[0].seq)
         return [event.seq for event in said]

@@ -16,10 +16,9 @@ from llmjobs.models import Job, JobEvent
 from llmjobs.states import SEQ_EPOCH, State
 from tests.factories import make_client, make_job, make_key, make_model
 from tests.helpers import aeventually
-from tests.live.callers import ORIGIN, Socket, Stream, has_nothing
+from tests.live.callers import ORIGIN, Socket, Stream, has_nothing, session_of
 from tests.live.speaker import log_of, running_jobs, speaking
-from tests.live.test_hub import Watched
-from tests.live.test_websocket import session_of
+from tests.live.watching import Watched
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -79,7 +78,7 @@ async def test_each_event_comes_once_however_many_watch_the_job_too(hub, acme, k
         await speaker.talk(10)
         async with Socket(FEED, key) as feed:
             await until_fed(hub, acme)
-            begin = speaker._seq
+            begin = speaker.seq
             await speaker.talk(50)
             await speaker.end()
             frames = await feed.next(51)
@@ -170,7 +169,7 @@ async def test_where_listen_is_impossible_feeds_are_swept_up(hub, acme, key, mon
         async with speaking(*jobs) as speakers:
             for speaker in speakers:
                 await speaker.talk(5)
-            begins = [speaker._seq for speaker in speakers]
+            begins = [speaker.seq for speaker in speakers]
             async with Socket(FEED, key) as feed:
                 await until_fed(hub, acme)
                 for speaker in speakers:

@@ -7,26 +7,16 @@ import pytest
 
 from llmjobs import queue
 from llmjobs.live import reading
-from llmjobs.live.following import FollowedJob, follow_job
-from llmjobs.live.hub import Hub
+from llmjobs.live.following import follow_job
 from llmjobs.live.rendering import LiveEvent
 from llmjobs.live.threads import in_thread
 from llmjobs.models import Job
 from llmjobs.states import SEQ_EPOCH, State
 from tests.factories import make_job
 from tests.live.speaker import Speaker, log_of, speaking
+from tests.live.watching import followed, seen_by
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def followed(job: Job) -> FollowedJob:
-    return FollowedJob(job.pk, str(job.public_id), job.client_id, job.epoch, job.is_terminal)
-
-
-async def seen_by(hub: Hub, job: Job, after: int = 0) -> list[tuple[int, str]]:
-    """What a viewer is shown to the end: (seq, type)."""
-    async with aclosing(follow_job(hub, followed(job), after=after, idle_s=60)) as batches:
-        return [(event.seq, event.type) async for events in batches for event in events]
 
 
 async def speak_to_the_end(speaker: Speaker, ticks: int) -> None:

@@ -1,8 +1,6 @@
 """The hub: what it costs, and what it survives."""
 
 import asyncio
-from contextlib import ExitStack, aclosing
-from typing import Self
 
 import pytest
 from django.test import override_settings
@@ -10,69 +8,18 @@ from django.test import override_settings
 from llmjobs.events import EVENTS_CHANNEL, Wake, wake
 from llmjobs.live import hub as hub_module
 from llmjobs.live import listening, rendering, viewers
-from llmjobs.live.following import follow_job
 from llmjobs.live.hub import Hub, current_hub
 from llmjobs.live.reading import Reader, connect
 from llmjobs.live.rendering import LiveEvent
 from llmjobs.live.threads import in_thread
 from llmjobs.live.viewers import Buffer, JobViewer, ViewerDropped
-from llmjobs.live.watches import TooManyViewers, Watches
-from llmjobs.models import Job
+from llmjobs.live.watches import Watches
 from llmjobs.states import SEQ_EPOCH
 from tests.helpers import aeventually
 from tests.live.speaker import Speaker, log_of, running_jobs, speaking
-from tests.live.test_handover import followed, seen_by
+from tests.live.watching import Watched, hears, is_heard_no_more, seen_by
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-class Watched:
-    """Viewers of `jobs`, all of them live; `seen` is what each has been shown so far."""
-
-    def __init__(self, hub: Hub, *jobs: Job) -> None:
-        self.hub = hub
-        self.jobs: tuple[Job, ...] = jobs
-        self.seen: list[list[LiveEvent]] = [[] for _ in jobs]
-        self.tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Self:
-        self.tasks = [
-            asyncio.create_task(self._view(job, seen)) for job, seen in zip(self.jobs, self.seen, strict=True)
-        ]
-        await aeventually(self._are_live)
-        return self
-
-    async def __aexit__(self, *_):
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    async def _view(self, job, seen) -> None:
-        async with aclosing(follow_job(self.hub, followed(job), after=0, idle_s=60)) as batches:
-            async for events in batches:
-                seen.extend(events)
-
-    async def _are_live(self) -> None:
-        viewers = [viewer for watch in self.hub.watches.jobs.values() for viewer in watch.viewers]
-        assert len(viewers) == len(self.jobs) and all(
-            isinstance(viewer, JobViewer) and viewer.is_live for viewer in viewers
-        )
-
-    async def have_seen(self, seq: int) -> None:
-        async def all_have() -> None:
-            assert all(seen and seen[-1].seq >= seq for seen in self.seen)
-
-        await aeventually(all_have)
-
-
-async def hears(hub: Hub, speaker: Speaker) -> None:
-    """The hub relies on wake-ups once it has heard one."""
-
-    async def heard() -> None:
-        await speaker.say("hello?")
-        assert hub.ear.is_hearing
-
-    await aeventually(heard)
 
 
 async def test_jobs_that_are_woken_together_are_read_with_one_query(hub, acme, monkeypatch):
@@ -109,6 +56,7 @@ async def test_an_event_is_one_object_for_all_its_viewers(hub, job):
 
 async def test_where_listen_is_impossible_viewers_see_everything(hub, job, monkeypatch):
     monkeypatch.setattr(hub_module, "POLL_S", 0.02)
+    monkeypatch.setattr(listening, "BACKOFF_FIRST_S", 3600)
     with override_settings(LLMJOBS_LISTEN_DSN="host=127.0.0.1 port=9 dbname=nobody-listens-here"):
         async with speaking(job) as [speaker], Watched(hub, job) as watched:
             await speaker.talk(20)
@@ -121,8 +69,7 @@ async def test_a_lost_wake_up_costs_a_moment_and_no_event(hub, job):
     """The net under NOTIFY: a look at everything each catchup_every_s."""
     with override_settings(LLMJOBS_CATCHUP_EVERY_S=0.2):
         async with speaking(job) as [speaker], Watched(hub, job) as watched:
-            await hears(hub, speaker)
-            speaker.is_heard = False
+            await is_heard_no_more(hub, speaker, watched)
             [seq] = await speaker.say("unheard")
             await watched.have_seen(seq)
 
@@ -130,8 +77,7 @@ async def test_a_lost_wake_up_costs_a_moment_and_no_event(hub, job):
 @override_settings(LLMJOBS_CATCHUP_EVERY_S=3600)
 async def test_a_star_makes_the_hub_look_at_everything(hub, job):
     async with speaking(job) as [speaker], Watched(hub, job) as watched:
-        await hears(hub, speaker)
-        speaker.is_heard = False
+        await is_heard_no_more(hub, speaker, watched)
         [seq] = await speaker.say("unheard")
         await wake(speaker.connection, (EVENTS_CHANNEL, ["*"]))
         await watched.have_seen(seq)
@@ -150,6 +96,56 @@ async def test_broken_connections_are_taken_up_again_where_they_were(hub, job, m
         await speaker.end()
         await watched.have_seen(3 * SEQ_EPOCH)
     assert [(event.seq, event.type) for event in watched.seen[0]] == await in_thread(log_of, job)
+
+
+@override_settings(LLMJOBS_CATCHUP_EVERY_S=3600)
+async def test_a_read_that_failed_is_done_again_without_another_wake_up(hub, job):
+    async with speaking(job) as [speaker], Watched(hub, job) as watched:
+        await hears(hub, speaker)
+        await watched.have_seen(speaker.seq)
+        query = "select pg_terminate_backend(%s)"
+        await speaker.connection.execute(query, (hub._news._connection.info.backend_pid,))
+        [seq] = await speaker.say("hello")
+        await watched.have_seen(seq)
+
+
+@override_settings(LLMJOBS_CATCHUP_EVERY_S=3600)
+async def test_what_was_said_while_nobody_listened_is_seen_once_listen_stands(hub, job, monkeypatch):
+    monkeypatch.setattr(hub_module, "POLL_S", 3600)
+    monkeypatch.setattr(listening, "BACKOFF_FIRST_S", 0.01)
+    is_asked, may_listen = asyncio.Event(), asyncio.Event()
+    in_round = []
+    original = Hub._round
+
+    async def listen_later():
+        is_asked.set()
+        await may_listen.wait()
+        return await connect()
+
+    async def counted(self, woken):
+        in_round.append(True)
+        try:
+            return await original(self, woken)
+        finally:
+            in_round.pop()
+
+    async def is_idle() -> None:
+        assert not in_round and not hub.watches.woken and not hub.watches.awake.is_set()
+
+    monkeypatch.setattr(Hub, "_round", counted)
+    async with speaking(job) as [speaker], Watched(hub, job) as watched:
+        await hears(hub, speaker)
+        monkeypatch.setattr(listening, "connect_to_listen", listen_later)
+        await speaker.connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%%' and datname = %s",
+            (speaker.connection.info.dbname,),
+        )
+        await is_asked.wait()
+        await aeventually(is_idle)
+        [seq] = await speaker.say("is anybody there?")
+        assert watched.seen[0][-1].seq < seq
+        may_listen.set()
+        await watched.have_seen(seq)
 
 
 async def break_all_but(speaker: Speaker) -> None:
@@ -191,20 +187,6 @@ async def test_listen_stands_before_the_first_read(job, monkeypatch):
 
 def test_a_malformed_wake_up_does_not_hide_the_others():
     assert list(listening.wakes("1:2:3 nonsense 4:5 : 6:7:8")) == [Wake(1, 2, 3), Wake(6, 7, 8)]
-
-
-@override_settings(LLMJOBS_VIEWERS_PER_CLIENT_MAX=2)
-async def test_a_client_has_so_many_viewers_and_its_place_is_free_again_when_one_leaves(hub):
-    def view(client_id):
-        return hub.watches.viewing_job(1, "a", client_id, 0)
-
-    with ExitStack() as viewers:
-        viewers.enter_context(view(7))
-        with view(7), pytest.raises(TooManyViewers), view(7):
-            pass
-        viewers.enter_context(view(7))
-        viewers.enter_context(view(8))
-    assert not hub.watches.jobs and not +hub.watches._viewer_count
 
 
 def said(seq: int, text: str = "") -> LiveEvent:

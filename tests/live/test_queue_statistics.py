@@ -9,8 +9,7 @@ from llmjobs.live import statistics
 from llmjobs.live.threads import in_thread
 from llmjobs.states import State
 from tests.factories import make_client, make_job, make_key
-from tests.live.callers import ORIGIN, Socket
-from tests.live.test_websocket import closed_at, session_of
+from tests.live.callers import ORIGIN, Socket, closed_at, session_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

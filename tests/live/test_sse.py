@@ -14,9 +14,8 @@ from llmjobs.models import Job
 from llmjobs.states import SEQ_EPOCH, State
 from tests.factories import make_client, make_job, make_key
 from tests.helpers import aeventually
-from tests.live.callers import Stream
+from tests.live.callers import Stream, session_of
 from tests.live.speaker import log_of, speaking, texts
-from tests.live.test_websocket import session_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -6,16 +6,18 @@ import pytest
 from django.test import override_settings
 
 from llmjobs import events
+from llmjobs.events import EVENTS_CHANNEL, wake
 from llmjobs.live import hub as hub_module
 from llmjobs.live import waiting
 from llmjobs.live.threads import in_thread
 from llmjobs.live.waiting import wait_terminal
 from llmjobs.models import Job
+from llmjobs.sql import load
 from llmjobs.states import State
 from tests.factories import make_job
 from tests.helpers import aeventually
 from tests.live.speaker import speaking
-from tests.live.test_hub import hears
+from tests.live.watching import hears
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -71,6 +73,28 @@ async def test_the_time_is_kept(hub, job):
 
 async def test_a_job_that_does_not_exist_is_not_waited_for(hub):
     assert await wait_terminal(10**12, 60) is False
+
+
+async def test_an_end_that_was_undone_at_once_is_no_end(hub, job, monkeypatch):
+    """Its `done` makes the waiter look, and wait on."""
+    looks = []
+    look = waiting._look
+
+    async def counted(*args):
+        looks.append(1)
+        return await look(*args)
+
+    monkeypatch.setattr(waiting, "_look", counted)
+    async with speaking(job) as [speaker]:
+        waiter = asyncio.create_task(wait_terminal(job.pk, 1))
+        await waits(hub)
+        async with speaker.connection.transaction():
+            speaker.is_heard = False
+            await speaker.end(State.DEAD)
+            await speaker.connection.execute(load("requeue"), {"ids": [job.pk]})
+        await wake(speaker.connection, (EVENTS_CHANNEL, ["*"]))
+        assert await waiter is False
+    assert 2 <= len(looks) <= 4
 
 
 async def test_many_may_wait_for_one_job(hub, job):

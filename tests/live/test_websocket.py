@@ -4,16 +4,15 @@ import asyncio
 import uuid
 
 import pytest
-from django.test import Client as Browser
 from django.test import override_settings
 
 from llmjobs.live import consumers, following
 from llmjobs.live.threads import in_thread
-from llmjobs.models import Client, Job
+from llmjobs.models import Job
 from llmjobs.states import SEQ_EPOCH, State
-from tests.factories import make_client, make_job, make_key, make_user
+from tests.factories import make_client, make_job, make_key
 from tests.helpers import aeventually
-from tests.live.callers import ORIGIN, Closed, Socket, Stream, has_nothing
+from tests.live.callers import ORIGIN, Closed, Socket, Stream, closed_at, has_nothing, session_of
 from tests.live.speaker import log_of, speaking
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -21,14 +20,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def socket_of(job: Job, query: str = "") -> str:
     return f"/ws/jobs/{job.public_id}/{query}"
-
-
-def session_of(*clients: Client, is_operator: bool = False) -> str:
-    """The cookie of a user who belongs to `clients`, or of a member of the staff who may see all jobs."""
-    staff = {"is_staff": True, "permissions": ("view_job", "view_job_content")} if is_operator else {}
-    browser = Browser()
-    browser.force_login(make_user(*clients, **staff))  # type: ignore[arg-type]
-    return f"sessionid={browser.cookies['sessionid'].value}"
 
 
 async def test_a_socket_shows_what_a_stream_shows(job, key):
@@ -58,13 +49,6 @@ async def test_who_has_seen_the_end_is_let_go(acme, key):
     async with Socket(socket_of(job, f"?after={3 * SEQ_EPOCH}"), key) as socket:
         seen, closed = await socket.rest()
     assert (seen, closed.code) == ([], 1000)
-
-
-async def closed_at(path: str, key: str | None = None, **more: str) -> int:
-    async with Socket(path, key, **more) as socket:
-        seen, closed = await socket.rest()
-    assert seen == []
-    return closed.code
 
 
 async def test_strangers_are_closed_with_4404_whatever_there_is(job, acme):

@@ -111,4 +111,3 @@ def test_a_bulk_cancel_puts_its_lanes_to_sleep(hand, client, pool):
 
 async def _heard(connection):
     return " ".join([notice.payload async for notice in connection.notifies(timeout=5, stop_after=1)])
-

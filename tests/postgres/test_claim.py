@@ -32,7 +32,12 @@ def test_a_claim_brings_what_the_call_needs(hand, client):
     submit(client, pool, timeout_s=7, max_attempts=3, max_cost_usd=0.5)
     [claimed] = hand.claim(pool)
     assert claimed.body == '{"messages":[{"role":"user","content":"Say hello."}]}'
-    assert (claimed.model, claimed.upstream_name, claimed.base_url, claimed.api_key_env) == ("m", "up", provider.base_url, "X_API_KEY")
+    assert (claimed.model, claimed.upstream_name, claimed.base_url, claimed.api_key_env) == (
+        "m",
+        "up",
+        provider.base_url,
+        "X_API_KEY",
+    )
     assert (claimed.timeout_s, claimed.max_attempts, float(claimed.max_cost_usd)) == (7, 3, 0.5)
     assert (claimed.client, claimed.tier, claimed.spent_usd) == ("acme", "enterprise", 0)
     assert 86_390 < claimed.retry_left_s <= 86_400
@@ -322,8 +327,10 @@ def test_pools_with_work_are_told_and_others_are_not(hand, client, pool):
 
 
 def test_the_wait_is_told_from_when_the_job_was_available(hand, client, pool):
-    [job] = submit(client, pool)
-    Job.objects.update(created_at=timezone.now() - timedelta(hours=2), available_at=timezone.now() - timedelta(seconds=30))
+    submit(client, pool)
+    Job.objects.update(
+        created_at=timezone.now() - timedelta(hours=2), available_at=timezone.now() - timedelta(seconds=30)
+    )
     [claimed] = hand.claim(pool)
     assert 29 < claimed.waited_s < 40
 
@@ -334,7 +341,7 @@ def _set(table, pk, road, **values):
         return
     [(name, value)] = values.items()
     with connection.cursor() as cursor:
-        cursor.execute(f'update {table._meta.db_table} set "{name}" = %s where id = %s', [value, pk])
+        cursor.execute(f'update {table._meta.db_table} set "{name}" = %s where id = %s', [value, pk])  # noqa: S608
 
 
 def _of_tiers(column):

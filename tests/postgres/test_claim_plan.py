@@ -22,7 +22,8 @@ SUBMIT = """
 with jobs as (
     insert into llmjobs_job (public_id, pool_id, client_id, tier_id, endpoint, priority, size, state, est_input_tokens,
         est_output_tokens, est_cost, max_attempts, timeout_s, retry_for_s, retry_until)
-    select gen_random_uuid(), %s, c.id, c.tier_id, '/v1/chat/completions', 5, 0, 'queued', 8, 32, 40, 5, 120, 3600, now() + interval '1 h'
+    select gen_random_uuid(), %s, c.id, c.tier_id, '/v1/chat/completions', 5, 0, 'queued', 8, 32, 40, 5, 120, 3600,
+        now() + interval '1 h'
     from generate_series(1, %s) as n
     cross join llmjobs_client as c
     returning id, client_id, pool_id, lane_order
@@ -79,7 +80,11 @@ def looked_at(nodes: list[dict]) -> dict[str, float]:
     rows: dict[str, float] = {}
     for node in nodes:
         if (table := node.get("Relation Name")) in HOT:
-            seen = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+            seen = (
+                node["Actual Rows"]
+                + node.get("Rows Removed by Filter", 0)
+                + node.get("Rows Removed by Index Recheck", 0)
+            )
             rows[table] = rows.get(table, 0) + seen * node["Actual Loops"]
     return rows
 
@@ -142,7 +147,8 @@ def _scans(nodes):
     return [
         node.get("Relation Name") or node.get("Index Name")
         for node in nodes
-        if (node["Node Type"] == "Seq Scan" and node["Relation Name"] in HOT) or node["Node Type"] == "Bitmap Index Scan"
+        if (node["Node Type"] == "Seq Scan" and node["Relation Name"] in HOT)
+        or node["Node Type"] == "Bitmap Index Scan"
     ]
 
 

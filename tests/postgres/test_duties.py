@@ -106,7 +106,9 @@ def test_the_bound_follows_by_two_to_four_seconds(hand, client, pool):
 
     def pass_time(seconds):
         with connection.cursor() as cursor:
-            cursor.execute("update llmjobs_shardturn set next_bound_at = next_bound_at - make_interval(secs => %s)", [seconds])
+            cursor.execute(
+                "update llmjobs_shardturn set next_bound_at = next_bound_at - make_interval(secs => %s)", [seconds]
+            )
 
     pass_time(3)
     first = fold()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from django.conf import settings
 from project.database_url import connection_settings
 from project.embedded_postgres import place
 from project.embedded_postgres.cluster import Cluster, EmbeddedPostgresError, run, surroundings
+from project.embedded_postgres.keeper import STARTED_AFTER_S
 from tests.helpers import eventually
 
 CHECKOUT = Path(settings.BASE_DIR)
@@ -194,6 +196,27 @@ def test_a_killed_server_is_mended_by_the_next_start(start: Start, data_dir: Pat
     killed = pid_of_postmaster(data_dir)
     os.kill(killed, signal.SIGKILL)
     assert answer(start().url) == "1"
+    assert pid_of_postmaster(data_dir) != killed
+
+
+def test_a_server_that_is_killed_in_use_comes_back_by_itself(start: Start, data_dir: Path) -> None:
+    url = start().url
+    began_at = time.monotonic()
+
+    def ran_for_a_while() -> None:
+        assert time.monotonic() - began_at > STARTED_AFTER_S
+
+    eventually(ran_for_a_while)
+    killed = pid_of_postmaster(data_dir)
+    os.kill(killed, signal.SIGKILL)
+
+    def answers_again() -> None:
+        try:
+            assert answer(url) == "1"
+        except psycopg.OperationalError as error:
+            raise AssertionError(str(error)) from None
+
+    eventually(answers_again, within_s=20)
     assert pid_of_postmaster(data_dir) != killed
 
 

@@ -13,7 +13,9 @@ from tests.properties.ground import check_floors, check_identity
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def served(hand: Hand, pool: Model, count: int, *, factors: dict[str, float] | None = None, size: int = 1) -> Counter[str]:
+def served(
+    hand: Hand, pool: Model, count: int, *, factors: dict[str, float] | None = None, size: int = 1
+) -> Counter[str]:
     """Claims and settles `count` jobs, `size` at a time; `factors`: actual cost by estimate, by client."""
     by_client: Counter[str] = Counter()
     while by_client.total() < count:
@@ -54,7 +56,7 @@ def test_a_tier_s_share_does_not_grow_with_its_clients(hand, pool):
 
 
 def test_shares_are_in_tokens_not_in_jobs(hand, pool):
-    submit(make_client("wordy", tier="pro"), pool, 100, messages=None, body={"messages": [{"role": "user", "content": "x" * 4_000}]})
+    submit(make_client("wordy", tier="pro"), pool, 100, body={"messages": [{"role": "user", "content": "x" * 4_000}]})
     submit(make_client("terse", tier="pro"), pool, 400)
     shares = served(hand, pool, 200)
     wordy, terse = 1_000 + 4 + 256, 4 + 4 + 256

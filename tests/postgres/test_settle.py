@@ -97,7 +97,9 @@ def test_a_failure_waits_for_its_backoff_and_keeps_its_error(hand, client, pool)
 
 def test_an_answer_takes_away_the_error_of_the_attempts_before(hand, client, pool):
     claimed = claimed_job(hand, client, pool)
-    hand.settle(claimed, state=State.SCHEDULED, error_code="x", error_message="y", error_class="unknown", provider_status=500)
+    hand.settle(
+        claimed, state=State.SCHEDULED, error_code="x", error_message="y", error_class="unknown", provider_status=500
+    )
     hand.stage()
     hand.settle(*hand.claim(pool), output="{}")
     result = JobResult.objects.get()

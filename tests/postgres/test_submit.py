@@ -60,7 +60,9 @@ def test_many_are_submitted_in_order(client, pool):
     jobs = submit(client, pool, 300)
     assert [job.id for job in jobs] == sorted(job.id for job in jobs)
     assert [job.lane_order for job in jobs] == sorted(job.lane_order for job in jobs)
-    assert list(Job.objects.order_by("lane_order").values_list("public_id", flat=True)) == [job.public_id for job in jobs]
+    assert list(Job.objects.order_by("lane_order").values_list("public_id", flat=True)) == [
+        job.public_id for job in jobs
+    ]
     assert Inbox.objects.get().queued == 300, "one row a lane, however many jobs"
 
 

@@ -58,7 +58,9 @@ def _left(job_id: int, before: Job, allowed: frozenset[State]) -> None:
     after = Job.objects.get(id=job_id)
     if allowed:
         assert after.state in allowed, f"{before.state} became {after.state}, allowed: {sorted(allowed)}"
-        assert (after.epoch > before.epoch) == (after.state != before.state), "the epoch rises with each change of state"
+        assert (after.epoch > before.epoch) == (after.state != before.state), (
+            "the epoch rises with each change of state"
+        )
     else:
         changed = [f.name for f in Job._meta.concrete_fields if getattr(before, f.attname) != getattr(after, f.attname)]
         assert changed == [], f"{before.state} allows nothing, and these changed"

@@ -18,7 +18,9 @@ join llmjobs_flow f on f.id = l.flow_id
 order by l.lane_id
 """
 NEWEST_FLOWS = "select * from llmjobs_flowturn order by flow_id"
-NEWEST_TIERS = "select t.*, k.weight from llmjobs_tierturn t join llmjobs_tier k on k.id = t.tier_id order by pool_id, tier_id"
+NEWEST_TIERS = (
+    "select t.*, k.weight from llmjobs_tierturn t join llmjobs_tier k on k.id = t.tier_id order by pool_id, tier_id"
+)
 
 
 def rows(query: str, *params: Any) -> list[dict[str, Any]]:
@@ -30,7 +32,10 @@ def rows(query: str, *params: Any) -> list[dict[str, Any]]:
 
 def empty() -> None:
     """Takes out all jobs and what claims know of them; clients, pools and workers stay."""
-    tables = "inbox laneturn flowturn tierturn lane flow jobevent attempt jobresult jobrequest job".split()
+    tables = (
+        "inbox", "laneturn", "flowturn", "tierturn", "lane", "flow", "jobevent", "attempt", "jobresult",
+        "jobrequest", "job",
+    )  # fmt: skip
     with connection.cursor() as cursor:
         for table in tables:
             cursor.execute(f"delete from llmjobs_{table}")  # noqa: S608 our own names
@@ -91,7 +96,8 @@ def check_counts() -> None:
     limits = {
         row["id"]: row
         for row in rows(
-            "select c.*, coalesce(c.max_running, t.max_running) as most from llmjobs_client c join llmjobs_tier t on t.id = c.tier_id"
+            "select c.*, coalesce(c.max_running, t.max_running) as most "
+            "from llmjobs_client c join llmjobs_tier t on t.id = c.tier_id"
         )
     }
     is_open = {}
@@ -169,7 +175,9 @@ class FairOrder:
             assert job["priority"] == urgent, f"priority {job['priority']} before {urgent}"
             candidates = [other for other in candidates if other["priority"] == urgent]
             least = min(self.flow_vt[other["client_id"]] for other in candidates)
-            assert self.flow_vt[client] <= least + 1e-6, f"client {client} at {self.flow_vt[client]}, another at {least}"
+            assert self.flow_vt[client] <= least + 1e-6, (
+                f"client {client} at {self.flow_vt[client]}, another at {least}"
+            )
             first = min(other["lane_order"] for other in candidates if other["client_id"] == client)
             assert job["lane_order"] == first, "an older job of the same client and priority waits"
             del self.jobs[job_id]

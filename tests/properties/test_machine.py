@@ -11,7 +11,14 @@ import pytest
 from django.utils import timezone
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from llmjobs import queue
 from llmjobs.leases import Claimed
@@ -177,7 +184,9 @@ class Verbs(RuleBasedStateMachine):
         dead = self.hands[worker]
         Worker.objects.update(heartbeat_at=timezone.now())
         Worker.objects.filter(id=dead.worker).update(heartbeat_at=timezone.now() - timedelta(hours=1))
-        held = [job_id for job_id, state in self.states.items() if state == State.RUNNING and self.leases[job_id][0] is dead]
+        held = [
+            job_id for job_id, state in self.states.items() if state == State.RUNNING and self.leases[job_id][0] is dead
+        ]
         assert sorted(wake.job_id for wake in self.hands[1 - worker].reclaim()) == sorted(held)
         Worker.objects.update(heartbeat_at=timezone.now())
         for job in Job.objects.filter(id__in=held):

@@ -1,5 +1,7 @@
 """Server-Sent Events out of raw bytes: how the network cut them makes no difference."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,7 +56,7 @@ def test_the_events_of_a_stream_are_those_that_the_standard_says(stream):
 def test_any_cut_of_the_same_bytes_gives_the_same_events(stream, cuts):
     _, raw = stream
     places = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
-    chunks = [raw[start:end] for start, end in zip(places, places[1:], strict=False)]
+    chunks = [raw[start:end] for start, end in itertools.pairwise(places)]
     assert split(chunks) == split([raw])
 
 

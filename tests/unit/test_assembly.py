@@ -20,8 +20,11 @@ from llmjobs.states import Endpoint
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m", "system_fingerprint": "fp"}
 SCALAR = st.sampled_from([None, True, 0, 7, 1.5, "", "text", "response.failed", "response.output_text.delta"])
 KEYS = st.sampled_from(
-    "choices delta index message content tool_calls usage error type response code role logprobs output text".split()
-)
+    [
+        "choices", "delta", "index", "message", "content", "tool_calls", "usage", "error", "type", "response", "code",
+        "role", "logprobs", "output", "text",
+    ]
+)  # fmt: skip
 JSON = st.recursive(
     SCALAR,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
@@ -139,7 +142,8 @@ def test_logprobs_of_all_tokens_are_kept():
 
 def test_what_this_version_does_not_know_is_kept():
     assembler, _ = assembled(
-        chunk({"role": "assistant", "content": "a", "reasoning_content": "hm"}, stop_sequence="x") | {"service_tier": "flex"},
+        chunk({"role": "assistant", "content": "a", "reasoning_content": "hm"}, stop_sequence="x")
+        | {"service_tier": "flex"},
         chunk({"reasoning_content": "mm"}),
     )
     body = assembler.body()
@@ -188,7 +192,10 @@ def test_the_last_event_of_a_response_carries_its_body(name):
 
 def test_a_response_that_failed_is_an_error():
     assembler = ResponsesAssembler()
-    event = {"type": "response.failed", "response": {"status": "failed", "error": {"code": "server_error", "message": "x"}}}
+    event = {
+        "type": "response.failed",
+        "response": {"status": "failed", "error": {"code": "server_error", "message": "x"}},
+    }
     with pytest.raises(StreamError) as caught:
         assembler.add(json.dumps(event).encode())
     assert caught.value.code == "server_error"
@@ -231,7 +238,19 @@ def test_no_body_whatever_breaks_the_reading_of_its_text(body):
 
 @pytest.mark.parametrize(
     "text",
-    ["NaN", "[Infinity]", "-Infinity", "{", "", "[" * 100_000, "1" * 5_000, "1e999", "-1E+400", "9" * 400 + ".0", "\xff"],
+    [
+        "NaN",
+        "[Infinity]",
+        "-Infinity",
+        "{",
+        "",
+        "[" * 100_000,
+        "1" * 5_000,
+        "1e999",
+        "-1E+400",
+        "9" * 400 + ".0",
+        "\xff",
+    ],
 )
 def test_only_json_is_json(text):
     with pytest.raises(ValueError):
@@ -265,7 +284,11 @@ def test_tokens_in_the_words_of_each_endpoint(usage, tokens):
 
 def test_the_text_of_a_body_is_its_first_choice():
     chat = {"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}
-    parts = [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "no"}, {"type": "output_text", "text": "b"}]
+    parts = [
+        {"type": "output_text", "text": "a"},
+        {"type": "refusal", "refusal": "no"},
+        {"type": "output_text", "text": "b"},
+    ]
     response = {"output": [{"type": "reasoning"}, {"type": "message", "content": parts}]}
     assert text_of(Endpoint.CHAT, chat) == "a"
     assert text_of(Endpoint.RESPONSES, response) == "ab"

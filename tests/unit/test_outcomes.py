@@ -98,7 +98,9 @@ def test_the_last_failure_is_the_end():
     assert followed_by(Kind.UNKNOWN, Bounds(3, 2, 3, 3600)).state is State.DEAD
 
 
-@pytest.mark.parametrize(("kind", "status"), [(Kind.NOT_SENT, None), (Kind.REJECTED, 429), (Kind.PROVIDER_REFUSED, 401)])
+@pytest.mark.parametrize(
+    ("kind", "status"), [(Kind.NOT_SENT, None), (Kind.REJECTED, 429), (Kind.PROVIDER_REFUSED, 401)]
+)
 def test_what_is_no_failure_never_uses_up_the_attempts(kind, status):
     assert followed_by(kind, Bounds(900, 2, 3, 3600), status=status).state is State.SCHEDULED
 

@@ -44,8 +44,8 @@ def test_everything_that_can_be_asked_is_kept():
         GOOD
         | {
             "priority": "high", "delay_s": 1.5, "expires_in_s": 60, "timeout_s": 7, "max_attempts": 2, "retry_for_s": 0,
-            "max_cost_usd": 0.25, "user": "u", "metadata": {"k": "v"}, "on_interrupt": "restart", "when_limited": "wait",
-            "dedupe": None, "webhook_url": None,
+            "max_cost_usd": 0.25, "user": "u", "metadata": {"k": "v"}, "on_interrupt": "restart",
+            "when_limited": "wait", "dedupe": None, "webhook_url": None,
         }
     )  # fmt: skip
     assert (asked.priority, asked.delay_s, asked.expires_in_s, asked.timeout_s) == (1, 1.5, 60, 7)
@@ -156,7 +156,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "param", "code"), WRONG, ids=[f"{n}-{param}-{code}" for n, (_, param, code) in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("wrong", "param", "code"), WRONG, ids=[f"{n}-{param}-{code}" for n, (_, param, code) in enumerate(WRONG)]
+)
 def test_a_wrong_field_is_named(wrong, param, code):
     error = refused(GOOD | wrong)
     assert (error.param, error.code, error.status) == (param, code, 400)
@@ -218,7 +220,9 @@ SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just("\0"), st.just("\ud800")
 )
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=8
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
 )
 
 

@@ -39,7 +39,8 @@ def json_answer(body: Any, status: int = 200, headers: str = "") -> list[Piece]:
     """`body`: what JSON can say, or bytes."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return [
-        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n{headers}\r\n".encode() + raw
+        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n{headers}\r\n".encode()
+        + raw
     ]
 
 

