@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from datetime import datetime
 
 import pytest
 from django.db import connection, transaction
@@ -12,6 +13,7 @@ from llmjobs.states import State
 from tests.concurrency.threads import started_and_waiting, together
 from tests.factories import make_client, make_model
 from tests.hands import Hand, hands, settlement, submit
+from tests.helpers import eventually
 from tests.properties.ground import check_counts, check_floors, check_identity, check_turns
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -117,6 +119,33 @@ def test_a_claim_waits_for_the_turnstile_and_then_reads_the_newest_turn(client, 
         third = second()
         assert {job.id for job in first}.isdisjoint({job.id for job in third}) and third
         audit(one)
+
+
+def test_the_clock_of_a_claim_is_read_after_its_wait(client, pool):
+    """A deadline that passed while the claim waited for the turnstile has passed, and a start is when it starts."""
+    late, fine = submit(client, pool, expires_in_s=0.4)[0], submit(client, pool)[0]
+    with hands(2) as [holder, waiting]:
+        holder.run(holder.connection.execute("begin"))
+        holder.run(holder.connection.execute("select from llmjobs_turnstile for update"))
+        claimed = started_and_waiting(waiting.claim, pool, 2, backend=waiting.connection.info.backend_pid)
+
+        def is_late() -> None:
+            assert late.expires_at < now(), "its deadline has not passed yet"
+
+        eventually(is_late)
+        released_at = now()
+        holder.run(holder.connection.execute("commit"))
+        assert [job.id for job in claimed()] == [fine.id]
+    assert Job.objects.get(id=late.id).state == State.EXPIRED
+    assert Job.objects.get(id=fine.id).started_at >= released_at
+    assert Attempt.objects.get().claimed_at >= released_at
+
+
+def now() -> datetime:
+    """Of the database."""
+    with connection.cursor() as cursor:
+        cursor.execute("select clock_timestamp()")
+        return cursor.fetchone()[0]
 
 
 def test_an_admin_form_left_open_blocks_no_claim_and_no_submit(client, pool):

@@ -60,6 +60,17 @@ def test_priority_goes_first_and_clients_of_one_priority_take_turns(hand, pool):
     assert order == ["client3", "client1", "client2", "client1", "client2"]
 
 
+def test_priority_goes_before_shares_also_in_a_claim_of_several(hand, pool):
+    """Who was served much, and asks for something urgent, goes before who was served nothing."""
+    served, waiting = make_client("served", tier="enterprise"), make_client("waiting", tier="enterprise")
+    submit(served, pool, 6)
+    hand.claim(pool, 6)
+    submit(waiting, pool, 4, priority="low")
+    hand.fold()
+    submit(served, pool, 2, priority="high")
+    assert [claimed.client for claimed in hand.claim(pool, 4)] == ["served", "served", "waiting", "waiting"]
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 17, 64, 100])
 def test_a_claim_brings_as_many_as_asked_and_no_more(hand, client, pool, count):
     submit(client, pool, 120)
@@ -115,6 +126,15 @@ def test_the_cursor_of_a_lane_moves_only_to_the_least_that_was_skipped(hand, cli
     assert claimed.id == jobs[1].id
 
 
+def test_what_somebody_held_is_found_once_it_is_free(hand, client, pool):
+    [job] = submit(client, pool)
+    with transaction.atomic():
+        list(Job.objects.select_for_update().filter(id=job.id))
+        assert hand.claim(pool) == []
+    assert hand.ready_pools() == [pool.id]
+    assert [claimed.id for claimed in hand.claim(pool)] == [job.id]
+
+
 def test_lanes_whose_heads_are_all_locked_do_not_fill_a_claim_with_nothing(hand, pool):
     blocked, free = make_client("blocked", tier="enterprise"), make_client("free-one", tier="enterprise")
     held = submit(blocked, pool, 3)
@@ -163,6 +183,14 @@ def test_a_client_runs_as_many_as_it_may(hand, pool):
     assert hand.claim(pool, 4) == []
     hand.settle(running[0])
     assert len(hand.claim(pool, 4)) == 1
+
+
+def test_a_limit_of_running_jobs_is_for_all_lanes_of_a_client_together(hand, pool):
+    client = make_client("c", tier="enterprise", max_running=3)
+    for priority in ("critical", "normal", "low"):
+        submit(client, pool, 3, priority=priority)
+        submit(client, pool, 3, priority=priority, long=True)
+    assert len(hand.claim(pool, 16)) == 3
 
 
 def test_a_client_at_its_limit_does_not_stop_the_others(hand, pool):

@@ -211,12 +211,13 @@ def test_of_nothing_the_statistics_are_zero():
     assert (stats["total"], stats["wait_s"], stats["oldest_queued_s"]) == (0, {"p50": None, "p95": None}, None)
 
 
-def test_requeues_count_every_attempt_as_dequeued(hand, client, pool):
+def test_dequeued_is_what_does_not_wait(hand, client, pool):
     claimed = claimed_job(hand, client, pool)
+    submit(client, pool)
+    submit(client, pool, delay_s=60)
+    assert queue_stats()["dequeued_total"] == 1
     hand.settle(claimed, state=State.DEAD)
-    queue.requeue([claimed.id])
-    hand.settle(*hand.claim(pool))
-    assert queue_stats()["dequeued_total"] == 2
+    assert queue_stats()["dequeued_total"] == 1
 
 
 def test_another_model_s_jobs_do_not_count_for_a_position(client, pool):

@@ -6,11 +6,12 @@ import pytest
 from django.utils import timezone
 
 from llmjobs import queue
-from llmjobs.errors import NotAllowed
-from llmjobs.models import Attempt, Job, JobEvent, Worker
-from llmjobs.queue import Claimed
+from llmjobs.errors import JobNotFound, NotAllowed
+from llmjobs.leases import Claimed
+from llmjobs.models import Attempt, Client, Job, JobEvent, JobRequest, JobResult, Model, Worker
 from llmjobs.states import REQUEUEABLE, TERMINAL, TRANSITIONS, State
-from tests.hands import claimed_job, settlement, submit
+from tests.factories import make_model
+from tests.hands import Hand, claimed_job, settlement, submit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,59 +24,58 @@ def short_lease(settings):
     settings.LLMJOBS_BACKOFF_BASE_S = 0.01
 
 
-@pytest.fixture
-def arrive(hand, client, pool):
-    """Bring a job into a state by the verbs alone. Returns the last lease that `hand` had on it, if it had one."""
-
-    def to(state: State) -> tuple[int, Claimed | None]:
-        if state == State.SCHEDULED:
-            [job] = submit(client, pool, delay_s=3600)
-            return job.id, None
-        if state in (State.QUEUED, State.EXPIRED):
-            [job] = submit(client, pool, expires_in_s=1_000)
-            if state == State.EXPIRED:
-                Job.objects.filter(id=job.id).update(expires_at=timezone.now())
-                hand.expire()
-            return job.id, None
-        claimed = claimed_job(hand, client, pool)
-        if state == State.CANCELLED:
-            queue.cancel([claimed.id])
-        if state != State.RUNNING:
-            hand.settle(claimed, state=state)
-        return claimed.id, claimed
-
-    return to
+def arrive(state: State, hand: Hand, client: Client) -> tuple[int, Model, Claimed | None]:
+    """A job brought into a state by the verbs alone, in a pool of its own, and the last lease on it if it had one."""
+    pool = make_model()
+    if state == State.SCHEDULED:
+        [job] = submit(client, pool, delay_s=3600)
+        return job.id, pool, None
+    if state in (State.QUEUED, State.EXPIRED):
+        [job] = submit(client, pool, expires_in_s=1_000)
+        if state == State.EXPIRED:
+            Job.objects.filter(id=job.id).update(expires_at=timezone.now())
+            hand.expire()
+        return job.id, pool, None
+    claimed = claimed_job(hand, client, pool)
+    if state == State.CANCELLED:
+        queue.cancel([claimed.id])
+    if state != State.RUNNING:
+        hand.settle(claimed, state=state)
+    return claimed.id, pool, claimed
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_every_state_is_arrived_at(arrive, state):
-    job_id, _ = arrive(state)
-    assert Job.objects.get(id=job_id).state == state
+def test_every_state_is_arrived_at(hand, client):
+    for state in State:
+        job_id, _, _ = arrive(state, hand, client)
+        assert Job.objects.get(id=job_id).state == state
 
 
-def _left(job_id: int, before: Job, allowed: frozenset[State]) -> None:
-    """What a verb left is allowed; where nothing is, nothing changed."""
-    after = Job.objects.get(id=job_id)
+def check(before: Job, allowed: frozenset[State], *, but: frozenset[str] = frozenset()) -> None:
+    """What a verb left is allowed; where nothing is, nothing changed `but` what the test did itself."""
+    after = Job.objects.get(id=before.id)
     if allowed:
         assert after.state in allowed, f"{before.state} became {after.state}, allowed: {sorted(allowed)}"
-        assert (after.epoch > before.epoch) == (after.state != before.state), (
-            "the epoch rises with each change of state"
-        )
+        changed = after.state != before.state
+        assert (after.epoch > before.epoch) == changed, f"{before.state}: the epoch rises with each change of state"
     else:
-        changed = [f.name for f in Job._meta.concrete_fields if getattr(before, f.attname) != getattr(after, f.attname)]
-        assert changed == [], f"{before.state} allows nothing, and these changed"
+        fields = {field.attname for field in Job._meta.concrete_fields} - but
+        changes = {name for name in fields if getattr(before, name) != getattr(after, name)}
+        assert changes == set(), f"{before.state} allows nothing, and these changed"
 
 
-def _carry_out(verb, hand, pool, job_id, lease):
+def carry_out(verb: str, hand: Hand, pool: Model, job_id: int) -> frozenset[str]:
+    """Returns the columns that were set so that the verb has something to do."""
     match verb:
         case "claim":
             hand.claim(pool)
         case "stage":
             Job.objects.filter(id=job_id).update(available_at=timezone.now())
             hand.stage()
+            return frozenset({"available_at"})
         case "expire":
             Job.objects.filter(id=job_id).update(expires_at=timezone.now())
             hand.expire()
+            return frozenset({"expires_at"})
         case "cancel":
             queue.cancel([job_id])
         case "requeue":
@@ -83,62 +83,60 @@ def _carry_out(verb, hand, pool, job_id, lease):
         case "reclaim":
             Worker.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
             hand.reclaim()
-        case "release":
-            hand.settle_all([settlement(lease, State.QUEUED)])
+    return frozenset()
 
 
 @pytest.mark.parametrize("verb", ["claim", "stage", "expire", "cancel", "requeue", "reclaim"])
-@pytest.mark.parametrize("state", list(State))
-def test_a_verb_takes_a_job_where_the_table_says_and_nowhere_else(arrive, hand, pool, verb, state):
-    job_id, lease = arrive(state)
-    before = Job.objects.get(id=job_id)
-    if verb == "stage":
-        before.available_at = None  # the test sets it
-    allowed = TRANSITIONS[verb].get(state, frozenset())
-    if verb in ("stage", "expire"):
-        _carry_out(verb, hand, pool, job_id, lease)
-        assert Job.objects.get(id=job_id).state in (allowed or {state})
-        return
-    _carry_out(verb, hand, pool, job_id, lease)
-    _left(job_id, before, allowed)
+def test_a_verb_takes_a_job_where_the_table_says_and_nowhere_else(hand, client, verb):
+    for state in State:
+        job_id, pool, _ = arrive(state, hand, client)
+        before = Job.objects.get(id=job_id)
+        touched = carry_out(verb, hand, pool, job_id)
+        check(before, TRANSITIONS[verb].get(state, frozenset()), but=touched)
 
 
 @pytest.mark.parametrize("end", [*SETTLED, State.QUEUED])
-@pytest.mark.parametrize("state", list(State))
-def test_a_settle_ends_a_running_job_and_no_other(arrive, hand, state, end):
+def test_a_settle_ends_a_running_job_and_no_other(hand, client, end):
     """With the lease that it had when it ran, which is stale in every other state."""
-    job_id, lease = arrive(state)
-    before = Job.objects.get(id=job_id)
-    if lease is None:  # it never ran: a lease on it can only be made up
-        lease = _made_up(before)
-    hand.settle_all([settlement(lease, end)])
     verb = "release" if end == State.QUEUED else "settle"
-    allowed = TRANSITIONS[verb].get(state, frozenset())
-    _left(job_id, before, frozenset({end}) & allowed)
+    for state in State:
+        job_id, _, lease = arrive(state, hand, client)
+        before = Job.objects.get(id=job_id)
+        hand.settle_all([settlement(lease or made_up(before), end)])
+        check(before, frozenset({end}) & TRANSITIONS[verb].get(state, frozenset()))
 
 
-@pytest.mark.parametrize("end", [*SETTLED, State.QUEUED])
 @pytest.mark.parametrize("what", ["attempt", "worker"])
-def test_with_a_stale_lease_a_running_job_is_left_alone(arrive, hand, other, what, end):
-    job_id, lease = arrive(State.RUNNING)
-    before = Job.objects.get(id=job_id)
-    if what == "attempt":
-        lease.attempt -= 1
-    (other if what == "worker" else hand).settle_all([settlement(lease, end)])
-    _left(job_id, before, frozenset())
-    assert Attempt.objects.get(job_id=job_id).outcome is None
+def test_with_a_stale_lease_a_running_job_is_left_alone(hand, other, client, what):
+    for end in [*SETTLED, State.QUEUED]:
+        job_id, _, lease = arrive(State.RUNNING, hand, client)
+        assert lease is not None
+        before = Job.objects.get(id=job_id)
+        if what == "attempt":
+            lease.attempt -= 1
+        (other if what == "worker" else hand).settle_all([settlement(lease, end)])
+        check(before, frozenset())
+        assert Attempt.objects.get(job_id=job_id).outcome is None
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_only_a_finished_job_can_be_erased(arrive, state):
-    job_id, _ = arrive(state)
-    if state in TERMINAL:
-        queue.erase(job_id)
-        assert not JobEvent.objects.filter(job_id=job_id).exists()
-        assert Job.objects.get(id=job_id).state == state
-    else:
-        with pytest.raises(NotAllowed, match=f"one that is {state}"):
+def test_only_a_finished_job_can_be_erased(hand, client):
+    for state in State:
+        job_id, _, _ = arrive(state, hand, client)
+        if state in TERMINAL:
             queue.erase(job_id)
+            assert not JobEvent.objects.filter(job_id=job_id).exists()
+            assert not JobRequest.objects.filter(job_id=job_id).exists()
+            said = JobResult.objects.filter(job_id=job_id).values_list("output", "output_text", "error_message")
+            assert set(said) <= {(None, "", None)}
+            assert Job.objects.get(id=job_id).state == state
+        else:
+            with pytest.raises(NotAllowed, match=f"one that is {state}"):
+                queue.erase(job_id)
+
+
+def test_what_is_not_there_can_not_be_erased(client):
+    with pytest.raises(JobNotFound):
+        queue.erase(1)
 
 
 def test_the_table_names_every_way_out_of_every_state():
@@ -152,15 +150,16 @@ def test_the_table_names_every_way_out_of_every_state():
             assert "cancel" in leaves
 
 
-def test_no_verb_ends_a_job_without_saying_so_in_the_log(arrive):
+def test_no_verb_ends_a_job_without_saying_so_in_the_log(hand, client):
     for state in TERMINAL:
-        job_id, _ = arrive(state)
+        job_id, _, _ = arrive(state, hand, client)
         last = JobEvent.objects.filter(job_id=job_id).latest("seq")
         job = Job.objects.get(id=job_id)
         assert (last.type, last.data["status"], last.seq) == ("done", state, job.epoch << 20)
 
 
-def _made_up(job: Job) -> Claimed:
+def made_up(job: Job) -> Claimed:
+    """A lease on a job that never ran."""
     lease = Claimed(**dict.fromkeys(Claimed.__dataclass_fields__))  # type: ignore[arg-type]
     lease.id, lease.attempt = job.id, job.attempt
     return lease

@@ -5,6 +5,7 @@ import os
 from decimal import Decimal
 
 import pytest
+from django.db import connection, transaction
 
 from llmjobs.models import Attempt, Job, Model, Worker
 from llmjobs.states import State
@@ -223,6 +224,30 @@ def test_a_freed_place_is_taken_at_once(client, pool, settings, limit):
     jobs = submit(client, pool, 6, body=body)
     with working(concurrency=2, short_share=0.5 if limit == "long" else 0.0):
         reaches(jobs[-1], State.COMPLETED, within_s=10)
+
+
+def test_a_submit_wakes_a_worker_before_its_next_look(client, pool, settings):
+    settings.LLMJOBS_POLL_S = 20
+    with working() as worker:
+        eventually(lambda: _listens(1))
+        [job] = submit(client, pool, messages=_say("Hello. [[tokens=3]]"))
+        reaches(job, State.COMPLETED, within_s=5)
+        assert worker.report.claimed == 1
+
+
+def test_a_worker_that_hears_nothing_finds_its_jobs_by_looking(client, pool):
+    with working():
+        eventually(lambda: _listens(1))
+        with transaction.atomic():
+            [job] = submit(client, pool, messages=_say("Hello. [[tokens=3]]"))
+            connection.run_on_commit.clear()  # its NOTIFY is lost
+        reaches(job, State.COMPLETED)
+
+
+def _listens(count):
+    with connection.cursor() as cursor:
+        cursor.execute("select count(*) from pg_stat_activity where query like 'listen llmjobs_work%'")
+        assert cursor.fetchone()[0] >= count, "no worker listens"
 
 
 def _say(words):
