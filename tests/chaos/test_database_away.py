@@ -31,7 +31,7 @@ def test_an_outage_longer_than_a_lease_buys_no_call_again(client, pool, simulato
             proxy.refuse()
             waiting = ask(client, pool, "Later. [[tokens=3]]")[0]
             threading.Timer(4, proxy.restore).start()
-            one.said("event=write_waits")
+            one.said("event=heartbeat_failed")
             for job in [*running, waiting]:
                 reaches(job, "completed", within_s=30)
     assert {attempt.outcome for attempt in Attempt.objects.all()} == {"completed"}, one.output() + two.output()
