@@ -10,5 +10,6 @@
     running.py    a load on its way: submitted in time, followed live, until every job has ended
     summary.py    the table at its end, from the ledger
 
-The demo uses the same commands and the same API as everybody. Nothing outside of it imports it, but for its command.
+The demo uses the same commands and the same API as everybody. Nothing outside of it imports it, but for its command;
+`simulatefairness` reads traces with `trace.py`.
 """
