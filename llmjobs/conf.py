@@ -83,11 +83,12 @@ KNOBS: tuple[Knob, ...] = (
     # The worker's loops: each at its own pace, each with a bounded batch.
     Knob("poll_s",                   float, 0.5,       0.05, MINUTE_S,     "The net under NOTIFY: what a lost wake-up may cost."),
     Knob("sweep_every_s",            float, 2,         0.1,  HOUR_S,       "Late commits, due retries, expiries: how long they may wait to be seen."),
+    Knob("full_sweep_every_s",       float, 60,        1,    DAY_S,        "For news of a process that stood still in mid-write; it walks all that no snapshot let go."),
     Knob("event_tick_ms",            int,   50,        5,    5_000,        "Deltas of all jobs in one INSERT; below what a reader of text notices."),
     Knob("settle_tick_ms",           int,   20,        1,    5_000,        "Settles collected into one commit; a slot is free only after it."),
     Knob("settle_batch_max",         int,   100,       1,    10_000,       "Bounds the locks of one settle."),
     Knob("claim_batch_max",          int,   100,       1,    1_000,        "Bounds how long the turnstile is held."),
-    Knob("fold_rows_max",            int,   5_000,     100,  1_000_000,    "Inbox rows folded in one claim, so that a backlog of them gets done in steps."),
+    Knob("fold_rows_max",            int,   1_000,     100,  1_000_000,    "Inbox rows folded in one claim, so that a backlog of them gets done in steps."),
     Knob("drain_timeout_s",          float, 0,         0,    7 * DAY_S,    "How long a drain waits for running calls; 0: as long as the longest timeout_s among them."),
 
     # One provider call.
@@ -115,6 +116,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("metadata_value_chars_max", int,   512,       1,    100_000,      "As the OpenAI API has it."),
 
     # Admission.
+    Knob("backlog_max",              int,   1_000_000, 1,    1_000_000_000, "Jobs of all clients that wait at once, within 1 %; a client's own limits stand in its tier."),
     Knob("pools_per_client_max",     int,   100,       0,    1_000_000,    "Pools made on first use, where a provider takes any model: a client's typing errors are bounded."),
     Knob("lag_tokens",               float, 100_000,   0,    1e12,         "What a client that was paused or at its limit may catch up on, by its weight of 1."),
     Knob("default_rpm",              int,   500,       1,    100_000_000,  "Requests a minute of a model without a limit of its own."),

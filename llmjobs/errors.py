@@ -36,6 +36,17 @@ class IdempotencyInProgress(InvalidRequest):
     status = 409
 
 
+class QueueFull(InvalidRequest):
+    """Too much waits already: of this client, or of all. After `retry_after_s` seconds there may be room."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message, code="queue_full")
+        self.retry_after_s = retry_after_s
+
+
 class JobNotFound(LlmjobsError):
     """No such job, or another client's: the caller can't tell which."""
 

@@ -1,4 +1,4 @@
-"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep. Each bounded, and safe on all workers.
+"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep, count. Each bounded, and safe on all.
 
 Each runs at its own pace, until it finds less than a full batch. When Postgres is gone a duty skips its turn.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from llmjobs import queue
+from llmjobs import counts, queue
 from llmjobs.conf import conf
 from llmjobs.database import Connect
 from llmjobs.events import Wake
@@ -42,6 +42,8 @@ class Duties:
             group.create_task(self._every("expire", lambda: conf.sweep_every_s, queue.expire))
             group.create_task(self._every("reclaim", lambda: conf.reclaim_every_s, self._reclaim))
             group.create_task(self._every("sweep", lambda: conf.sweep_every_s, _sweep))
+            group.create_task(self._every("full sweep", lambda: conf.full_sweep_every_s, _sweep_fully))
+            group.create_task(self._every("count", lambda: counts.COUNT_EVERY_S, _count))
 
     async def _every(self, name: str, pace_s: Callable[[], float], verb: Verb) -> None:
         while True:
@@ -68,4 +70,14 @@ class Duties:
 
 async def _sweep(conn: AsyncConnection[Any]) -> list[Wake]:
     await queue.sweep(conn)
+    return []
+
+
+async def _sweep_fully(conn: AsyncConnection[Any]) -> list[Wake]:
+    await queue.sweep(conn, is_full=True)
+    return []
+
+
+async def _count(conn: AsyncConnection[Any]) -> list[Wake]:
+    await counts.count(conn)
     return []

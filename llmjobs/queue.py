@@ -10,7 +10,6 @@ lanes.
 import json
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,23 +21,15 @@ from psycopg import AsyncConnection
 from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 
-from llmjobs import submissions
+from llmjobs import counts, drafts, limits, submissions
 from llmjobs.catalog import pool_for
 from llmjobs.conf import conf
-from llmjobs.errors import (
-    IdempotencyInProgress,
-    IdempotencyKeyReused,
-    InvalidRequest,
-    JobNotFound,
-    NotAllowed,
-)
-from llmjobs.estimates import estimate
+from llmjobs.errors import IdempotencyInProgress, IdempotencyKeyReused, JobNotFound, NotAllowed
 from llmjobs.events import EVENTS_CHANNEL, WORK_CHANNEL, Event, Wake, append, wake_on_commit
-from llmjobs.ids import uuid7
 from llmjobs.leases import Claim, Claimed, Settlement
-from llmjobs.models import Client, Job, JobEvent, JobRequest, JobResult, Model
+from llmjobs.models import Client, Job, JobEvent, JobRequest, JobResult
 from llmjobs.sql import load
-from llmjobs.states import TERMINAL, Priority
+from llmjobs.states import TERMINAL
 from llmjobs.submissions import Submission
 
 SHARD = 1
@@ -52,7 +43,9 @@ DUTY_ROWS = 500  # rows that a duty takes at once: its locks last milliseconds
 def submit(*, client: Client | str, idempotency_key: str | None = None, **fields: Any) -> Job:
     """Submit one call; takes part in the caller's transaction. `fields` are those of POST /api/jobs.
 
-    Raises InvalidRequest (with `param`), ModelNotFound, IdempotencyKeyReused.
+    Raises InvalidRequest (with `param`), ModelNotFound, IdempotencyKeyReused, QueueFull. Inside a transaction QueueFull
+    is raised as far as can be seen then; what others submit before its commit may still fill the queue, and then the
+    commit itself fails, with a django.db.DatabaseError whose `__cause__.sqlstate` is limits.SQLSTATE.
     """
     owner = client if isinstance(client, Client) else Client.objects.select_related("tier").get(name=client)
     job, _ = submit_submission(owner, submissions.parse(fields), idempotency_key)
@@ -68,15 +61,16 @@ def submit_submission(client: Client, submission: Submission, idempotency_key: s
     """The job, and whether it is a replay: the job that an equal request with the same key made before."""
     if idempotency_key is None:
         return submit_many(client, [submission])[0], False
+    is_joining = not connection.get_autocommit()
     submissions.check_idempotency_key(idempotency_key)
     if (job := _submitted_before(client, idempotency_key, submission)) is not None:
         return job, True
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
+        with limits.told(client), transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("select current_setting('lock_timeout')")
             [before] = cursor.fetchone()
             cursor.execute("set local lock_timeout = '2s'")  # another with this key may not have committed yet
-            [job] = submit_many(client, [submission], [idempotency_key])
+            [job] = _submit(client, [submission], [idempotency_key], look_before=is_joining)
             cursor.execute("select set_config('lock_timeout', %s, true)", [before])  # the host's own
         return job, False
     except IntegrityError:
@@ -94,86 +88,36 @@ def submit_submission(client: Client, submission: Submission, idempotency_key: s
 
 
 def submit_many(client: Client, asked: Sequence[Submission], keys: Sequence[str | None] = ()) -> list[Job]:
-    """Submit many in one statement, in order. The jobs come with pool, client and tier, without request and result."""
+    """Submit many in one statement, in order. The jobs come with pool, client and tier, without request and result.
+
+    All or none: QueueFull says that there is not room for all of them. See submit for what a transaction changes.
+    """
+    with limits.told(client):
+        return _submit(client, asked, keys, look_before=not connection.get_autocommit())
+
+
+def _submit(client: Client, asked: Sequence[Submission], keys: Sequence[str | None], *, look_before: bool) -> list[Job]:
     pools = {name: pool_for(name, client) for name in {submission.model for submission in asked}}
     rows = [
-        _row(client, submission, pools[submission.model], keys[index] if keys else None)
+        drafts.row(client, submission, pools[submission.model], keys[index] if keys else None)
         for index, submission in enumerate(asked)
     ]
+    if look_before:
+        limits.refuse_if_full(client, rows)
+    params = {"jobs": json.dumps(rows, ensure_ascii=False), "backlog_max": conf.backlog_max}
     with connection.cursor() as cursor:
-        cursor.execute(load("submit"), {"jobs": json.dumps(rows, ensure_ascii=False)})
+        cursor.execute(load("submit"), params)
         made = cursor.fetchall()
     jobs = [
-        _made(client, pools[submission.model], row, values)
+        drafts.made(client, pools[submission.model], row, values)
         for submission, row, values in zip(asked, rows, made, strict=True)
     ]
     wake_on_commit(
         (WORK_CHANNEL, sorted({f"pool:{pool.id}" for pool in pools.values()})),
         (EVENTS_CHANNEL, [Wake(job.id, client.id, 1 << 20) for job in jobs]),
     )
+    counts.help_on_commit([job.id for job in jobs])
     return jobs
-
-
-def _row(client: Client, asked: Submission, pool: Model, key: str | None) -> dict[str, Any]:
-    if asked.priority < client.tier.max_priority:
-        most = Priority(client.tier.max_priority).word
-        raise InvalidRequest(
-            f"expected at most {most} in the tier {client.tier.name}, got {Priority(asked.priority).word}",
-            param="priority",
-            code="priority_not_allowed",
-        )
-    guess = estimate(
-        asked.endpoint,
-        asked.request,
-        output_weight=pool.output_weight,
-        default_output_tokens=conf.default_output_tokens,
-        short_output_tokens=conf.short_output_tokens,
-    )
-    return {
-        "public_id": str(uuid7()),
-        "pool_id": pool.id,
-        "shard_id": pool.shard_id,
-        "client_id": client.id,
-        "tier_id": client.tier_id,
-        "endpoint": asked.endpoint,
-        "priority": int(asked.priority),
-        "size": int(guess.size),
-        "est_input_tokens": guess.input_tokens,
-        "est_output_tokens": guess.output_tokens,
-        "est_cost": guess.cost,
-        "max_attempts": asked.max_attempts,
-        "timeout_s": asked.timeout_s,
-        "retry_for_s": asked.retry_for_s,
-        "delay_s": asked.delay_s,
-        "expires_in_s": asked.expires_in_s,
-        "body": asked.body,
-        "prompt_hash": asked.prompt_hash,
-        "metadata": asked.metadata,
-        "user": asked.user,
-        "max_cost_usd": None if asked.max_cost_usd is None else str(asked.max_cost_usd),
-        "idempotency_key": key,
-        "fingerprint": asked.fingerprint if key is not None else None,
-    }
-
-
-def _made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any]) -> Job:
-    job_id, public_id, state, lane_order, created_at, available_at, retry_until, expires_at = values
-    columns = {column.attname for column in Job._meta.concrete_fields}
-    job = Job(
-        **{name: value for name, value in row.items() if name in columns and name != "public_id"},
-        id=job_id, public_id=public_id, state=state, lane_order=lane_order, created_at=created_at,
-        available_at=available_at, retry_until=retry_until, expires_at=expires_at, attempt=0, failures=0, epoch=1,
-    )  # fmt: skip
-    job._state.adding, job._state.db = False, connection.alias
-    job.pool, job.client, job.tier = pool, client, client.tier
-    job._state.fields_cache["result"] = None  # it has none yet: no need to ask
-    job.request = JobRequest(
-        job_id=job_id, client_id=client.id, body=row["body"], prompt_hash=row["prompt_hash"],
-        metadata=dict(row["metadata"]), user=row["user"], idempotency_key=row["idempotency_key"],
-        fingerprint=row["fingerprint"],
-        max_cost_usd=None if row["max_cost_usd"] is None else Decimal(row["max_cost_usd"]),
-    )  # fmt: skip
-    return job
 
 
 def _submitted_before(client: Client, key: str, submission: Submission) -> Job | None:
@@ -253,19 +197,25 @@ async def claim(
     short_only: bool = False,
     exclude: Sequence[int] = (),
 ) -> Claim:
-    """Claim up to `count` jobs of a pool in fair order: one transaction, one round trip."""
+    """Claim up to `count` jobs of a pool in fair order: one transaction, one round trip.
+
+    Where somebody's first job needs a flow or lane made, that claim takes nothing, and a second one makes them first.
+    """
     size = next((n for n in CLAIM_SIZES if n >= count), CLAIM_SIZES[-1])
     count = min(count, size)
     params = {
         "pool": pool_id, "count": count, "worker": worker, "tiers": tiers, "short_only": short_only,
-        "exclude": list(exclude),
+        "exclude": list(exclude), "is_look": False,
     }  # fmt: skip
-    async with conn.pipeline(), conn.transaction():
-        fold = await _fold(conn, is_sweep=False)
-        cursor = conn.cursor(row_factory=dict_row)
-        await cursor.execute(load("claim", n=size), params)
-    rows = await cursor.fetchall()
-    _, more = await fold.fetchone()
+    for is_grown in (False, True):
+        async with conn.pipeline(), conn.transaction():
+            fold = await _fold(conn, is_grown=is_grown)
+            cursor = conn.cursor(row_factory=dict_row)
+            await cursor.execute(load("claim", n=size), params)
+        rows = await cursor.fetchall()
+        _, more, is_missing, *_ = await fold.fetchone()
+        if not is_missing:
+            break
     result = Claim(skipped=rows[0]["skipped"])
     for row in rows:
         if row["state"] == "running":
@@ -273,26 +223,34 @@ async def claim(
         elif row["state"] == "expired":
             result.expired.append(Wake(row["id"], row["client_id"], row["epoch"] << 20))
     is_short = len(result.jobs) < count
-    result.again = more or (is_short and bool(rows[0]["slept"] or result.skipped or result.expired))
+    is_cut = rows[0]["slept"] or rows[0]["is_cut"] or result.skipped or result.expired
+    result.again = more or (is_short and bool(is_cut))
     return result
 
 
-async def _fold(conn: AsyncConnection[Any], *, is_sweep: bool) -> Any:
-    """The statements before the claim proper: pin the planner, lock the turnstile, grow, fold."""
-    params = {"shard": SHARD, "is_sweep": is_sweep, "lag_tokens": conf.lag_tokens}
-    await conn.execute(load("pin"))
+async def _fold(
+    conn: AsyncConnection[Any], *, is_grown: bool = True, is_sweep: bool = False, is_full: bool = False
+) -> Any:
+    """The statements before the claim proper: lock the turnstile, grow where it is needed, fold."""
+    params = {
+        "shard": SHARD, "is_grown": is_grown, "is_sweep": is_sweep, "is_full": is_full, "lag_tokens": conf.lag_tokens,
+    }  # fmt: skip
     await conn.execute(load("lock"), params)
-    await conn.execute(load("grow"), params)
+    if is_grown:
+        await conn.execute(load("grow", rows=conf.fold_rows_max), params)
     return await conn.execute(load("fold", rows=conf.fold_rows_max), params)
 
 
-async def sweep(conn: AsyncConnection[Any]) -> int:
-    """Fold the rows of the inbox whose transaction committed late. Returns how many rows it took."""
+async def sweep(conn: AsyncConnection[Any], *, is_full: bool = False) -> int:
+    """Fold the rows of the inbox whose transaction committed late, and raise the lanes that are due to age.
+
+    Returns how many rows of the inbox it took. `is_full`: looks behind the bound of sweeps too.
+    """
     async with conn.transaction():
-        due = await (await conn.execute(load("sweep_is_due"), {"shard": SHARD})).fetchone()
+        due = await (await conn.execute(load("sweep_is_due"), {"shard": SHARD, "is_full": is_full})).fetchone()
         if due is None or not due[0]:
             return 0
-        taken, _ = await (await _fold(conn, is_sweep=True)).fetchone()
+        taken, *_ = await (await _fold(conn, is_sweep=True, is_full=is_full)).fetchone()
     return int(taken)
 
 

@@ -1,6 +1,6 @@
 """A job as the contract shows it, and an error likewise: the one place that renders either.
 
-Reads a job loaded with JOB_RELATED; the place in the queue comes from `stats.places`, for all jobs at once.
+Reads a job loaded with JOB_RELATED; the place in the queue comes from `places.py`, for all jobs at once.
 """
 
 import json
@@ -12,9 +12,9 @@ from django.db import connection
 
 from llmjobs.models import Job, JobRequest, JobResult
 from llmjobs.outcomes import QUOTA_CODES
+from llmjobs.places import Place, places
 from llmjobs.sql import load
 from llmjobs.states import Priority, Size, State
-from llmjobs.stats import Place, places
 
 JOB_RELATED = ("pool__provider", "client", "tier", "request", "result")
 

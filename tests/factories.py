@@ -217,7 +217,8 @@ def _add_attempt(job: Job) -> None:
     if ended:
         ended["ended_at"] = job.finished_at
     Attempt.objects.create(
-        job=job, number=job.attempt, pool=job.pool, tier=job.tier, worker_id=job.worker_id or uuid.uuid4(),
+        job=job, number=job.attempt, pool=job.pool, client=job.client, tier=job.tier,
+        worker_id=job.worker_id or uuid.uuid4(), waited_s=0.0,
         charged=job.est_cost, flow_weight=job.client.weight, tier_weight=job.tier.weight,
         claimed_at=job.started_at or timezone.now(), **ended,
     )  # fmt: skip
@@ -231,6 +232,7 @@ def _tell_the_claim(job: Job) -> None:
         size=job.size,
         queued=1,
         head_order=job.lane_order,
+        head_at=job.available_at,
     )
 
 

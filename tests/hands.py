@@ -98,7 +98,7 @@ class Hand:
 
         async def folded() -> None:
             async with self.connection.transaction():
-                await queue._fold(self.connection, is_sweep=True)
+                await queue._fold(self.connection, is_sweep=True, is_full=True)
 
         self.run(folded())
 

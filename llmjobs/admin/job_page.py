@@ -17,8 +17,8 @@ from llmjobs.admin import job_content
 from llmjobs.admin.cells import NOTHING, badge, count, duration, link_to, moment, usd
 from llmjobs.admin.filters import as_id, as_uuid
 from llmjobs.models import Attempt, Job, JobEvent, JobRequest, JobResult, Worker
+from llmjobs.places import Place, places
 from llmjobs.states import SEQ_EPOCH, EventType, State
-from llmjobs.stats import Place, places
 
 EVENTS_MAX = 200
 ATTEMPTS_MAX = 100

@@ -21,8 +21,19 @@ from llmjobs.admin.pages import ViewOnlyPage
 from llmjobs.models import Flow, FlowTurn, Inbox, Lane, LaneTurn, ShardTurn, Tier, TierTurn, Turnstile
 from llmjobs.states import Priority, Size
 
-FLOW_TURN = ("vt", "lifted", "running", "mean_cost", "is_open", "tier_id", "turn")
-LANE_TURN = ("vt", "head_order", "queued", "has_heads", "is_ready", "tier_id", "turn")
+FLOW_TURN = (
+    "vt",
+    "lifted",
+    "running",
+    "mean_cost",
+    "is_open",
+    "tier_id",
+    "turn",
+    "learned",
+    "cost_ratio",
+    "output_tokens",
+)
+LANE_TURN = ("vt", "head_order", "queued", "has_heads", "is_ready", "tier_id", "turn", "level")
 
 
 def newest(turns: QuerySet[Any], columns: tuple[str, ...]) -> Subquery:
@@ -59,9 +70,18 @@ def mean_cost(row: Any) -> str:
     return NOTHING if value is None else f"{value:,.1f} weighted tokens"
 
 
+@admin.display(description="learned")
+def learned(row: Any) -> str:
+    """What its completed jobs taught about the next ones."""
+    tokens = turn(row, "output_tokens")
+    if tokens is None:
+        return NOTHING
+    return f"{tokens:,.0f} output tokens a job, {turn(row, 'cost_ratio'):.2f} times the estimated cost"
+
+
 @admin.register(Flow)
 class FlowPage(ViewOnlyPage):
-    list_display = ("id", "pool", "client", virtual_time, running, is_open, mean_cost)
+    list_display = ("id", "pool", "client", virtual_time, running, is_open, mean_cost, learned)
     list_filter = (ModelFilter, ClientFilter)
     change_form_template = "admin/llmjobs/flow/change_form.html"
 
@@ -83,7 +103,7 @@ class FlowPage(ViewOnlyPage):
         }
 
     def get_fields(self, request: HttpRequest, obj: Flow | None = None) -> Any:
-        return ("pool", "client", virtual_time, running, is_open, mean_cost)
+        return ("pool", "client", virtual_time, running, is_open, mean_cost, learned)
 
     def links(self, obj: Flow) -> list[tuple[str, str]]:
         jobs = urlencode({"client": obj.client.name, "model": obj.pool.name})
@@ -106,7 +126,10 @@ def with_turn(lanes: QuerySet[Lane]) -> QuerySet[Lane]:
 
 @admin.display(description="priority")
 def priority(lane: Lane) -> str:
-    return Priority(lane.priority).word
+    """Its own, and the one that it was raised to because its head has waited long."""
+    own, level = Priority(lane.priority).word, turn(lane, "level")
+    risen = own if level is None or not turn(lane, "has_heads") else list(Priority)[level // 2].word
+    return own if risen == own else f"{own}, raised to {risen}"
 
 
 @admin.display(description="size")

@@ -24,10 +24,10 @@ def jobs_url(**filters: str) -> str:
 
 @admin.register(Tier)
 class TierPage(Page):
-    list_display = ("name", "weight", "max_priority", *LIMITS)
+    list_display = ("name", "weight", "max_priority", "aging_s", *LIMITS)
     search_fields = ("name",)
     fieldsets = (
-        (None, {"fields": ("name", "weight", "max_priority")}),
+        (None, {"fields": ("name", "weight", "max_priority", "aging_s")}),
         (
             "Limits",
             {"fields": LIMITS, "description": "Of each client of this tier that has no limit of its own; empty: none."},

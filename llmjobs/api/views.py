@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 from uuid import UUID
 
+from django.db import transaction
 from django.http import HttpResponse, JsonResponse, QueryDict
 from django.utils import timezone
+from django.utils.decorators import method_decorator
 from rest_framework.exceptions import NotAcceptable, PermissionDenied
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import JSONRenderer
@@ -92,6 +94,7 @@ class ApiView(APIView):
         return HttpResponse(status=204, headers={"Allow": ", ".join(self.allowed_methods)})
 
 
+@method_decorator(transaction.non_atomic_requests, name="dispatch")  # a full queue may show at the commit alone
 class JobsView(ApiView):
     scopes = {"POST": Scope.SUBMIT, "GET": Scope.READ, "HEAD": Scope.READ}
     query_parameters = {"GET": ANY, "HEAD": ANY}

@@ -17,12 +17,15 @@ PAUSE_S = 0.1  # before a stream is opened again
 
 
 class ApiError(Exception):
-    """An answer with an error's status; the message is the API's own."""
+    """An answer with an error's status; the message is the API's own. `retry_after_s` where it says when to come back."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, retry_after: str | None = None) -> None:
         self.status = status
+        self.retry_after_s = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+        self.code = None
         try:
-            message = json.loads(body)["error"]["message"]
+            error = json.loads(body)["error"]
+            message, self.code = error["message"], error.get("code")
         except (ValueError, KeyError, TypeError):
             message = body[:200].decode(errors="replace")
         super().__init__(f"HTTP {status}: {message}")
@@ -48,15 +51,23 @@ class Api:
         return self._json("GET", path, None)
 
     def submit(self, job: dict[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
-        """POST /api/jobs; a key makes it safe to send again when the connection is cut off. Raises as `get` does."""
+        """POST /api/jobs, once there is room in the queue. Raises as `get` does.
+
+        A key makes it safe to send again when the connection is cut off.
+        """
         body, headers = json.dumps(job), {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        for tries_left in range(RETRIES_MAX if headers else 0, -1, -1):
+        tries_left = RETRIES_MAX if headers else 0
+        while True:
             try:
                 return self._json("POST", "/api/jobs", body, headers)
+            except ApiError as error:
+                if error.code != "queue_full" or error.retry_after_s is None:
+                    raise
+                time.sleep(error.retry_after_s)
             except (OSError, http.client.HTTPException):
                 if not tries_left:
                     raise
-        raise AssertionError("unreachable")
+                tries_left -= 1
 
     def follow(self, path: str) -> Iterator[Event]:
         """The events of a stream until the server says that there is no more (204): the feed of all jobs never ends.
@@ -106,7 +117,7 @@ class Api:
             self.close()
             raise
         if response.status >= 400:
-            raise ApiError(response.status, content)
+            raise ApiError(response.status, content, response.headers.get("Retry-After"))
         answer: dict[str, Any] = json.loads(content)
         return answer
 

@@ -4,11 +4,13 @@ tenants.py     tiers, clients, API keys: people edit them
 pools.py       providers and models: people edit them; a model at a provider is a pool
 jobs.py        jobs, what was asked, what came back, attempts, events: only the verbs of `queue.py` write them
 scheduling.py  flows, lanes, turns, inbox: only the claim writes them, but for the inbox, to which all append
+counts.py      how many jobs there are: triggers append what changed, one worker at a time counts it
 workers.py     the worker processes, by their own heartbeats
 
 Here live the columns, the CHECKs and reading; no method changes a job.
 """
 
+from llmjobs.models.counts import JobCount, JobCountChange, JobCountTurn
 from llmjobs.models.jobs import Attempt, Job, JobEvent, JobRequest, JobResult
 from llmjobs.models.pools import Model, Provider, Turnstile
 from llmjobs.models.scheduling import Flow, FlowTurn, Inbox, Lane, LaneTurn, ShardTurn, TierTurn
@@ -23,6 +25,9 @@ __all__ = [
     "FlowTurn",
     "Inbox",
     "Job",
+    "JobCount",
+    "JobCountChange",
+    "JobCountTurn",
     "JobEvent",
     "JobRequest",
     "JobResult",

@@ -90,9 +90,12 @@ class Job(models.Model):
             models.Index(
                 name="job_ready",
                 fields=["pool", "client", "priority", "size", "lane_order"],
+                include=["id", "est_cost"],  # all that the order needs: a head costs no look at its row
                 condition=Q(state="queued"),
             ),
             models.Index(name="job_scheduled", fields=["available_at"], condition=Q(state="scheduled")),
+            # The oldest of all that are queued, for the statistics.
+            models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued")),
             models.Index(name="job_running", fields=["worker_id"], condition=Q(state="running")),
             models.Index(
                 name="job_expiring",
@@ -168,8 +171,10 @@ class Attempt(models.Model):
     job = models.ForeignKey(Job, on_delete=models.CASCADE, db_constraint=False, related_name="attempts", db_index=False)
     number = models.PositiveIntegerField()
     pool = models.ForeignKey(Model, on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    client = models.ForeignKey(Client, on_delete=models.PROTECT, db_constraint=False, db_index=False)
     tier = models.ForeignKey(Tier, on_delete=models.PROTECT, db_constraint=False, db_index=False)
     worker_id = models.UUIDField()
+    waited_s = models.FloatField(help_text="From when the job might have started until it was claimed.")
     charged = models.FloatField(help_text="Weighted tokens, charged at claim.")
     flow_weight = models.FloatField()
     tier_weight = models.FloatField()
@@ -197,7 +202,10 @@ class Attempt(models.Model):
                 condition=Q(ended_at=None, outcome=None) | Q(ended_at__isnull=False, outcome__isnull=False),
             ),
         ]
-        indexes = [models.Index(name="attempt_of_pool", fields=["pool", "-claimed_at"])]
+        indexes = [
+            models.Index(name="attempt_of_pool", fields=["pool", "-claimed_at"]),
+            models.Index(name="attempt_of_client", fields=["client", "-id"]),
+        ]
 
     def __str__(self) -> str:
         return f"{self.job_id}.{self.number}"

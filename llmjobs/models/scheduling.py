@@ -53,15 +53,23 @@ class Lane(models.Model):
 
 
 class ShardTurn(models.Model):
-    """How far the inbox of a shard has been folded. `bound_id` is `folded_to` as it was 2 to 4 seconds ago."""
+    """How far the inbox of a shard has been folded. `bound_id` is `folded_to` as it was 2 to 4 seconds ago.
+
+    `bound_xid` is the next transaction's number of that time: once all before it have ended, nothing comes behind the
+    bound any more.
+    """
 
     pk = models.CompositePrimaryKey("shard", "turn")
     shard = models.ForeignKey(Turnstile, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     turn = models.BigIntegerField()
     folded_to = models.BigIntegerField(default=0)
     bound_id = models.BigIntegerField(default=0)
+    bound_xid = models.BigIntegerField(db_default=0)
     next_bound_id = models.BigIntegerField(default=0)
+    next_bound_xid = models.BigIntegerField(db_default=0)
     next_bound_at = models.DateTimeField(db_default=Now())
+    sweep_from = models.BigIntegerField(db_default=0, help_text="No row of the inbox has a smaller id.")
+    aged_to = models.DateTimeField(db_default=Now(), help_text="Lanes due to age until then were looked at.")
 
 
 class TierTurn(models.Model):
@@ -76,11 +84,22 @@ class TierTurn(models.Model):
     served_vt = models.FloatField(default=0, help_text="Its virtual time when it was last served: a waking tier's.")
     flows_vt = models.FloatField(default=0, help_text="The like of the flow last served: a waking flow's.")
     running = models.IntegerField(default=0)
+    mean_cost = models.FloatField(db_default=0, help_text="Of what was charged lately, in weighted tokens.")
     floors = ArrayField(models.FloatField(), size=LEVELS)
+    floor_flows = ArrayField(
+        models.BigIntegerField(),
+        size=LEVELS,
+        default=list,
+        db_default=[],
+        help_text="Of lanes at the very floor, the least flow: many wake at one virtual time.",
+    )
 
 
 class FlowTurn(models.Model):
-    """A flow's virtual time and running count. `tier` is the one that its lanes are indexed under."""
+    """A flow's virtual time and running count, and what its settled jobs taught of the next ones.
+
+    `tier` is the one that its lanes are indexed under. A claim charges a job's estimate times `cost_ratio`.
+    """
 
     pk = models.CompositePrimaryKey("flow", "turn")
     flow = models.ForeignKey(Flow, on_delete=models.CASCADE, db_constraint=False, related_name="turns", db_index=False)
@@ -93,10 +112,19 @@ class FlowTurn(models.Model):
     running = models.IntegerField(default=0)
     mean_cost = models.FloatField(default=0, help_text="Of what was charged lately, in weighted tokens.")
     is_open = models.BooleanField(default=True, help_text="Neither paused nor at its limit of running jobs.")
+    weight = models.FloatField(db_default=1, help_text="The client's, as last folded: so is the limit.")
+    max_running = models.IntegerField(null=True, help_text="The client's, or its tier's.")
+    learned = models.FloatField(
+        db_default=4, help_text="The weight of what is known, in jobs: the first guess counts as 4, and 64 is the most."
+    )
+    cost_ratio = models.FloatField(db_default=1, help_text="Mean of actual by estimated cost, of completed jobs.")
+    output_tokens = models.FloatField(null=True, help_text="Mean of completed jobs.")
 
 
 class LaneTurn(models.Model):
-    """A lane's cursor. `vt` repeats its flow's, so that one index gives the fair order of the ready lanes."""
+    """A lane's cursor. `vt` repeats its flow's, so that one index gives the fair order of the ready lanes; what else
+    repeats the lane's or the flow's saves the claim a look at them for every lane that it considers.
+    """
 
     pk = models.CompositePrimaryKey("lane", "turn")
     lane = models.ForeignKey(Lane, on_delete=models.CASCADE, db_constraint=False, related_name="turns", db_index=False)
@@ -104,8 +132,12 @@ class LaneTurn(models.Model):
     flow = models.ForeignKey(Flow, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False, db_index=False)
-    level = models.SmallIntegerField()
+    priority = models.PositiveSmallIntegerField(db_default=5)
+    size = models.PositiveSmallIntegerField(db_default=0)
+    level = models.SmallIntegerField(help_text="Priority and size, the priority raised by the age of the head.")
     vt = models.FloatField(default=0)
+    head_at = models.DateTimeField(null=True, help_text="Since when its head waits, or the lane was served.")
+    ages_at = models.DateTimeField(null=True, help_text="When its level rises next; null: never.")
     head_order = models.BigIntegerField(default=0, help_text="No queued job of the lane has a smaller lane_order.")
     queued = models.IntegerField(default=0, help_text="Queued jobs, as far as the inbox has been folded.")
     has_heads = models.BooleanField(default=False, help_text="False: asleep, until something is queued.")
@@ -115,9 +147,10 @@ class LaneTurn(models.Model):
         indexes = [
             models.Index(
                 name="laneturn_ready",
-                fields=["pool", "tier", "level", "vt", "lane"],
+                fields=["pool", "tier", "level", "vt", "flow", "lane"],
                 condition=Q(is_ready=True),
-            )
+            ),
+            models.Index(name="laneturn_aging", fields=["ages_at"], condition=Q(is_ready=True, ages_at__isnull=False)),
         ]
 
 
@@ -135,6 +168,7 @@ class Inbox(models.Model):
     size = models.PositiveSmallIntegerField(null=True)
     queued = models.IntegerField(db_default=0, help_text="Change of the number of queued jobs.")
     head_order = models.BigIntegerField(null=True, help_text="The least lane_order that became queued.")
+    head_at = models.DateTimeField(null=True, help_text="The earliest time since when one of these waits.")
     running = models.IntegerField(db_default=0, help_text="Change of the number of running jobs.")
     tier = models.ForeignKey(
         Tier,
@@ -146,6 +180,11 @@ class Inbox(models.Model):
     )
     flow_vt = models.FloatField(db_default=0, help_text="Actual less charged cost, by the flow's weight at charge.")
     tier_vt = models.FloatField(db_default=0, help_text="The same, by the tier's weight at charge.")
+    # Of completed attempts, for the flow to learn from.
+    learned = models.IntegerField(db_default=0, help_text="Their number.")
+    learned_estimate = models.FloatField(db_default=0, help_text="Their jobs' estimated cost, together.")
+    learned_cost = models.FloatField(db_default=0, help_text="Their actual cost, together.")
+    learned_output = models.FloatField(db_default=0, help_text="Their output tokens, together.")
 
     class Meta:
         indexes = [models.Index(name="inbox_of_shard", fields=["shard", "id"])]

@@ -27,6 +27,9 @@ name_validator = RegexValidator(
 weight_validator = MinValueValidator(0.001)
 
 
+MAX_QUEUED_HELP = "Jobs waiting at once, delayed ones and retries too, per client; more are refused."
+
+
 def limit_field(help_text: str, label: str | None = None) -> models.PositiveIntegerField:
     return models.PositiveIntegerField(label, null=True, blank=True, help_text=help_text)
 
@@ -34,8 +37,8 @@ def limit_field(help_text: str, label: str | None = None) -> models.PositiveInte
 class Limits(models.Model):
     """The limits of one client. On a tier they are the default of its clients; empty means no limit of its own."""
 
-    max_queued = limit_field("Jobs waiting at once, per client.")
-    max_queued_tokens = limit_field("Estimated tokens waiting at once, per client.")
+    max_queued = limit_field(MAX_QUEUED_HELP)
+    max_queued_tokens = limit_field("Estimated tokens waiting at once, per client; more are refused.")
     max_running = limit_field("Jobs running at once, per client and model.")
     rpm = limit_field("Requests a minute, per client.", "RPM")
     tpm = limit_field("Tokens a minute, per client.", "TPM")
@@ -48,6 +51,9 @@ class Tier(Limits):
     """A class of service. Tiers share a pool by weight, in tokens."""
 
     name = models.CharField(max_length=64, unique=True, validators=[name_validator])
+    max_queued = models.PositiveIntegerField(
+        null=True, blank=True, default=1_000, db_default=1_000, help_text=MAX_QUEUED_HELP
+    )
     weight = models.FloatField(
         default=1,
         db_default=1,
@@ -59,12 +65,20 @@ class Tier(Limits):
         default=Priority.CRITICAL,
         help_text="The most urgent priority that its clients may ask for.",
     )
+    aging_s = models.FloatField(
+        "aging, s",
+        default=300,
+        db_default=300,
+        validators=[MinValueValidator(0)],
+        help_text="Each so many seconds of waiting raise a job by a priority, so that none starves; 0: never.",
+    )
 
     class Meta:
         ordering = ["-weight", "name"]
         constraints = [
             models.CheckConstraint(name="tier_weight_positive", condition=Q(weight__gte=0.001)),
             models.CheckConstraint(name="tier_max_priority_known", condition=Q(max_priority__in=list(Priority))),
+            models.CheckConstraint(name="tier_aging_not_negative", condition=Q(aging_s__gte=0)),
         ]
 
     def __str__(self) -> str:

@@ -13,8 +13,8 @@ select
     c.max_running as "client.max_running", c.rpm as "client.rpm", c.tpm as "client.tpm", c.name as "client.name",
     c.tier_id as "client.tier_id", c.weight as "client.weight", c.is_paused as "client.is_paused",
     c.monthly_budget_usd as "client.monthly_budget_usd",
-    t.id as "tier.id", t.max_queued as "tier.max_queued", t.max_queued_tokens as "tier.max_queued_tokens",
-    t.max_running as "tier.max_running", t.rpm as "tier.rpm", t.tpm as "tier.tpm", t.name as "tier.name",
+    t.id as "tier.id", t.max_queued_tokens as "tier.max_queued_tokens", t.max_running as "tier.max_running",
+    t.rpm as "tier.rpm", t.tpm as "tier.tpm", t.name as "tier.name", t.max_queued as "tier.max_queued",
     t.weight as "tier.weight", t.max_priority as "tier.max_priority"
 from llmjobs_apikey as k
 join llmjobs_client as c on c.id = k.client_id

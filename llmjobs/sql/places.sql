@@ -1,20 +1,13 @@
--- Called by: stats.places.
--- Parameters: ids (array) of queued jobs, at most a page of them.
--- Literal: {most}, the place beyond which nobody counts.
--- Returns: id; ahead: queued jobs of the pool that are more urgent, or as urgent and older, counted up to {most};
--- starts_per_s: of the pool, over its latest 100 starts of the last ten minutes; and what may block the job.
--- Index: job_ready, attempt_of_pool, worker_living. The order is that of a plain queue by priority; fairness between
--- clients makes the true place better or worse.
-select j.id,
-    (
-        select count(*)
-        from (
-            select
-            from llmjobs_job as o
-            where o.pool_id = j.pool_id and o.state = 'queued' and (o.priority, o.lane_order) < (j.priority, j.lane_order)
-            limit {most}
-        ) as o
-    ) as ahead,
+-- Called by: places.places.
+-- Parameters: ids (array) of queued jobs, at most a page of them; unplaced: those among them that are not among the pool's
+-- next starts; lease_s.
+-- Literal: {most}, up to which jobs are counted one by one.
+-- Returns: id; for an unplaced job own_ahead, its client's jobs in the pool before it, counted up to {most} and beyond that
+-- from what the lanes say; the weights of client and tier; starts_per_s of the pool, over its latest 100 starts of the
+-- last ten minutes; and what may block the job.
+-- Index: job_ready, attempt_of_pool, worker_living, flow_of_pool_and_client, lane_of_flow.
+select j.id, j.pool_id, j.client_id, c.weight, j.tier_id, k.weight as tier_weight,
+    case when a.counted < {most} then a.counted else greatest(a.counted, r.ahead) end as own_ahead,
     (
         select count(*) / greatest(extract(epoch from statement_timestamp() - min(a.claimed_at)), 1)
         from (
@@ -29,7 +22,7 @@ select j.id,
     m.is_paused as is_model_paused,
     p.is_paused as is_provider_paused,
     coalesce(f.running >= coalesce(c.max_running, k.max_running), false) as is_client_full,
-    coalesce(r.running >= m.max_running, false) as is_model_full,
+    coalesce(o.running >= m.max_running, false) as is_model_full,
     not exists (
         select
         from llmjobs_worker as w
@@ -44,7 +37,7 @@ join llmjobs_tier as k on k.id = c.tier_id
 join llmjobs_model as m on m.id = j.pool_id
 join llmjobs_provider as p on p.id = m.provider_id
 left join lateral (
-    select t.running
+    select t.flow_id, t.running
     from llmjobs_flow as x
     join llmjobs_flowturn as t on t.flow_id = x.id
     where x.pool_id = j.pool_id and x.client_id = j.client_id
@@ -57,5 +50,36 @@ left join lateral (
     cross join lateral (
         select running from llmjobs_tierturn where pool_id = j.pool_id and tier_id = y.id order by turn desc limit 1
     ) as t
+) as o on true
+left join lateral (
+    select count(*) as counted
+    from (
+        select
+        from llmjobs_job as b
+        where j.id = any (%(unplaced)s::bigint[]) and b.pool_id = j.pool_id and b.client_id = j.client_id and b.state = 'queued'
+            and (b.priority < j.priority or (b.priority = j.priority and b.lane_order < j.lane_order))
+        limit {most}
+    ) as b
+) as a on true
+left join lateral (
+    -- Beyond that: whole lanes, and of its own the part that its place between the first and the last says.
+    select sum(
+        case
+            when i.priority < j.priority then t.queued
+            else t.queued * least(greatest((j.lane_order - t.head_order)::float8 / greatest(e.lane_order - t.head_order, 1), 0), 1)
+        end
+    )::bigint as ahead
+    from llmjobs_lane as i
+    cross join lateral (
+        select queued, head_order from llmjobs_laneturn where lane_id = i.id and queued > 0 order by turn desc limit 1
+    ) as t
+    cross join lateral (
+        select lane_order
+        from llmjobs_job
+        where pool_id = j.pool_id and client_id = j.client_id and priority = i.priority and size = i.size and state = 'queued'
+        order by lane_order desc
+        limit 1
+    ) as e
+    where a.counted >= {most} and i.flow_id = f.flow_id and i.priority <= j.priority
 ) as r on true
 where j.id = any (%(ids)s::bigint[])

@@ -10,13 +10,14 @@ where m.shard_id = %(shard)s
         select
         from llmjobs_tier as k
         cross join lateral (
-            select floors from llmjobs_tierturn where pool_id = m.id and tier_id = k.id order by turn desc limit 1
+            select floors, floor_flows from llmjobs_tierturn where pool_id = m.id and tier_id = k.id order by turn desc limit 1
         ) as t
         cross join generate_series(0, 9) as v (level)
         cross join lateral (
             select 1
             from llmjobs_laneturn
-            where pool_id = m.id and tier_id = k.id and level = v.level and vt >= t.floors[v.level + 1] and is_ready
+            where pool_id = m.id and tier_id = k.id and level = v.level and is_ready
+                and (vt, flow_id) >= (t.floors[v.level + 1], coalesce(t.floor_flows[v.level + 1], 0))
             limit 1
         ) as l
         where t.floors[v.level + 1] < 'infinity'

@@ -11,18 +11,19 @@ with ended as materialized (
         error_code text, error_message text, error_class text, provider_status smallint, provider_request_id text,
         input_tokens int, output_tokens int, cost float8, cost_usd numeric, usage jsonb, output text, output_text text,
         sent_ago_s float8, first_token_ago_s float8)
-), held as materialized (
-    select j.id, j.cancel_requested_at
-    from llmjobs_job as j
-    join ended as d on d.job_id = j.id
-    where j.attempt = d.attempt and j.state = 'running' and j.worker_id = %(worker)s::uuid
-    order by j.id
-    for no key update of j
+), locked as materialized (
+    -- By key alone, and judged once locked: an index of what runs is full of rows that no snapshot let go.
+    select id, attempt, state, worker_id, cancel_requested_at
+    from llmjobs_job
+    where id = any (array(select job_id from ended))
+    order by id
+    for no key update
 ), decided as materialized (
     select d.*,
         case when d.state in ('scheduled', 'queued') and h.cancel_requested_at is not null then 'cancelled' else d.state end as next
-    from held as h
-    join ended as d on d.job_id = h.id
+    from locked as h
+    join ended as d on d.job_id = h.id and d.attempt = h.attempt
+    where h.state = 'running' and h.worker_id = %(worker)s::uuid
 ), moved as materialized (
     update llmjobs_job as j
     set state = d.next,
@@ -32,8 +33,8 @@ with ended as materialized (
         available_at = case when d.next = 'scheduled' then statement_timestamp() + make_interval(secs => d.delay_s) else j.available_at end,
         finished_at = case when d.next in ('scheduled', 'queued') then null else statement_timestamp() end
     from decided as d
-    where j.id = d.job_id
-    returning j.id, j.pool_id, j.client_id, j.priority, j.size, j.lane_order, j.epoch, j.available_at, d.*
+    where j.id = d.job_id and j.id = any (array(select job_id from decided))
+    returning j.id, j.pool_id, j.client_id, j.priority, j.size, j.lane_order, j.epoch, j.available_at, j.est_cost, d.*
 ), closed as (
     update llmjobs_attempt as a
     set ended_at = statement_timestamp(), outcome = m.outcome, decision = m.decision, error_code = m.error_code,
@@ -42,13 +43,20 @@ with ended as materialized (
         sent_at = statement_timestamp() - make_interval(secs => m.sent_ago_s),
         first_token_at = statement_timestamp() - make_interval(secs => m.first_token_ago_s)
     from moved as m
-    where a.job_id = m.id and a.number = m.attempt
-    returning a.job_id, a.tier_id, (a.cost - a.charged) / a.flow_weight as flow_vt, (a.cost - a.charged) / a.tier_weight as tier_vt
+    where a.job_id = m.id and a.number = m.attempt and a.job_id = any (array(select id from moved))
+    returning a.job_id, a.tier_id, a.cost as used, a.output_tokens as said,
+        m.outcome = 'completed' and m.cost is not null and m.output_tokens is not null as is_lesson,
+        (a.cost - a.charged) / a.flow_weight as flow_vt, (a.cost - a.charged) / a.tier_weight as tier_vt
 ), inbox as (
-    insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order, running, tier_id, flow_vt, tier_vt)
+    insert into llmjobs_inbox (
+        shard_id, pool_id, client_id, priority, size, queued, head_order, head_at, running, tier_id, flow_vt, tier_vt,
+        learned, learned_estimate, learned_cost, learned_output)
     select p.shard_id, m.pool_id, m.client_id, m.priority, m.size,
         count(*) filter (where m.next = 'queued'), min(m.lane_order) filter (where m.next = 'queued'),
-        -count(*), c.tier_id, sum(c.flow_vt), sum(c.tier_vt)
+        min(m.available_at) filter (where m.next = 'queued'),
+        -count(*), c.tier_id, sum(c.flow_vt), sum(c.tier_vt),
+        count(*) filter (where c.is_lesson), coalesce(sum(m.est_cost) filter (where c.is_lesson), 0),
+        coalesce(sum(c.used) filter (where c.is_lesson), 0), coalesce(sum(c.said) filter (where c.is_lesson), 0)
     from moved as m
     join closed as c on c.job_id = m.id
     join llmjobs_model as p on p.id = m.pool_id

@@ -16,8 +16,8 @@ with due as materialized (
     where j.id = d.id
     returning j.*
 ), inbox as (
-    insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order)
-    select p.shard_id, m.pool_id, m.client_id, m.priority, m.size, count(*), min(m.lane_order)
+    insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order, head_at)
+    select p.shard_id, m.pool_id, m.client_id, m.priority, m.size, count(*), min(m.lane_order), min(m.available_at)
     from moved as m
     join llmjobs_model as p on p.id = m.pool_id
     group by p.shard_id, m.pool_id, m.client_id, m.priority, m.size

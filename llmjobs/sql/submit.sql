@@ -1,15 +1,19 @@
 -- Called by: queue.submit_many, in the caller's transaction.
--- Parameters: jobs: a JSON array, an object a job, in the order of submission.
+-- Parameters: jobs: a JSON array, an object a job, in the order of submission; backlog_max: for the check at commit
+-- (limits.py), which asks what sets it in its transaction.
 -- Returns: id, public_id, state, lane_order and the times, a row a job, in the order of submission.
 -- Locks: nothing that anybody waits for; the caller's transaction may stay open for minutes. Flow and lane are not
 -- looked up: the inbox row, one a lane, tells the next claim, once this transaction has committed.
-with asked as materialized (
+with limits as materialized (
+    select set_config('llmjobs.backlog_max', %(backlog_max)s::text, true) as backlog_max
+), asked as materialized (
     select row_number() over () as place, nextval('llmjobs_lane_order') as lane_order, d.*
     from json_to_recordset(%(jobs)s::json) as d (
         public_id uuid, pool_id bigint, shard_id smallint, client_id bigint, tier_id bigint, endpoint text, priority smallint,
         size smallint, est_input_tokens int, est_output_tokens int, est_cost float8, max_attempts smallint, timeout_s float8,
         retry_for_s float8, delay_s float8, expires_in_s float8, body text, prompt_hash text, metadata jsonb, "user" text,
         max_cost_usd numeric, idempotency_key text, fingerprint text)
+    where (select backlog_max from limits) is not null
 ), jobs as (
     insert into llmjobs_job (
         public_id, pool_id, client_id, tier_id, endpoint, priority, size, lane_order, state, est_input_tokens, est_output_tokens,
@@ -36,8 +40,8 @@ with asked as materialized (
         || case when state = 'scheduled' then jsonb_build_object('available_at', available_at) else '{}' end
     from jobs
 ), inbox as (
-    insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order)
-    select shard_id, pool_id, client_id, priority, size, count(*), min(lane_order)
+    insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order, head_at)
+    select shard_id, pool_id, client_id, priority, size, count(*), min(lane_order), statement_timestamp()
     from asked
     where delay_s <= 0
     group by shard_id, pool_id, client_id, priority, size

@@ -1,19 +1,38 @@
--- Called by: stats.queue_stats.
--- Parameters: client_ids (array), or null for all.
--- Returns: p50 and p95 of the wait of the latest 1,000 attempts, in seconds; the age of the oldest queued job, in seconds.
+-- Called by: stats.queue_stats, for all clients.
+-- Returns: p50 and p95 of the waits of the latest 1,000 attempts, in seconds; for how long the oldest queued job has
+-- waited, in seconds.
+-- Index: the primary key of llmjobs_attempt, backwards. job_queued_since, from where the last count found the oldest, or
+-- from where one became queued since then: what left before is not walked.
 with latest as materialized (
-    select extract(epoch from a.claimed_at - greatest(j.created_at, j.available_at)) as wait_s
-    from llmjobs_attempt as a
-    join llmjobs_job as j on j.id = a.job_id
-    where %(client_ids)s::bigint[] is null or j.client_id = any (%(client_ids)s::bigint[])
-    order by a.id desc
+    select waited_s
+    from llmjobs_attempt
+    order by id desc
     limit 1000
+), turn as materialized (
+    select bound_id, oldest_at
+    from llmjobs_jobcountturn
+    order by turn desc
+    limit 1
+), bound as materialized (
+    select case
+        when exists (select from turn) then least(
+            (select oldest_at from turn),
+            (
+                select min(oldest_at)
+                from (
+                    select oldest_at
+                    from llmjobs_jobcountchange
+                    where id >= (select bound_id from turn)
+                    order by id
+                ) as c
+            ))
+        else '-infinity' end as since
 )
 select
-    (select percentile_cont(0.5) within group (order by wait_s) from latest)::float8 as p50,
-    (select percentile_cont(0.95) within group (order by wait_s) from latest)::float8 as p95,
-    (
-        select extract(epoch from statement_timestamp() - min(available_at))
+    (select percentile_cont(0.5) within group (order by waited_s) from latest) as p50,
+    (select percentile_cont(0.95) within group (order by waited_s) from latest) as p95,
+    extract(epoch from statement_timestamp() - (
+        select min(available_at)
         from llmjobs_job
-        where state = 'queued' and (%(client_ids)s::bigint[] is null or client_id = any (%(client_ids)s::bigint[]))
-    )::float8 as oldest_queued_s
+        where state = 'queued' and available_at >= (select since from bound)
+    ))::float8 as oldest_queued_s

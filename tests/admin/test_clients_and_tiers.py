@@ -123,10 +123,10 @@ def test_a_tier_is_edited_and_leads_to_its_clients_and_jobs(browser: Browser) ->
     links = {label: url for url, label in page.context["links"]}
     assert [row.pk for row in browser.get(links["Clients"]).context["cl"].result_list] == [client.pk]
     assert [row.pk for row in browser.get(links["Jobs"]).context["cl"].result_list] == [job.pk]
-    form = {"name": "gold", "weight": 9, "max_priority": 1, "max_queued": 7}
+    form = {"name": "gold", "weight": 9, "max_priority": 1, "aging_s": 60, "max_queued": 7}
     assert browser.post(page_url(client.tier), form).status_code == 302
     tier = Tier.objects.get(name="gold")
-    assert (tier.weight, tier.max_priority, tier.max_queued) == (9, 1, 7)
+    assert (tier.weight, tier.max_priority, tier.aging_s, tier.max_queued) == (9, 1, 60, 7)
     assert other.tier != tier
 
 

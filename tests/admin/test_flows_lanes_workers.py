@@ -60,6 +60,24 @@ def test_a_lane_says_how_many_wait_and_whether_it_is_next(browser: Browser, rows
         assert f">{word}<" in page, url
 
 
+def test_a_lane_that_has_aged_shows_what_it_was_raised_to(browser: Browser, rows: Any) -> None:
+    lane = Lane.objects.create(flow=rows["Flow"], priority=8, size=0)
+    turn = {"lane": lane, "flow": lane.flow, "pool": lane.flow.pool, "tier": lane.flow.client.tier, "has_heads": True}
+    LaneTurn.objects.create(**turn, turn=1, level=6)
+    assert "raised" not in text_of(browser.get(page_url(lane)))
+    LaneTurn.objects.create(**turn, turn=2, level=2)
+    for url in (list_url("Lane"), page_url(lane)):
+        assert "low, raised to high" in text_of(browser.get(url)), url
+
+
+def test_a_flow_shows_what_its_jobs_taught(browser: Browser, rows: Any) -> None:
+    flow: Flow = rows["Flow"]
+    turn = {"flow": flow, "pool": flow.pool, "client": flow.client, "tier": flow.client.tier}
+    FlowTurn.objects.create(**turn, turn=2, learned=20, cost_ratio=0.4, output_tokens=1_234)
+    for url in (list_url("Flow"), page_url(flow)):
+        assert "1,234 output tokens a job, 0.40 times the estimated cost" in text_of(browser.get(url)), url
+
+
 def test_flows_and_lanes_are_filtered_by_model_and_client(browser: Browser, rows: Any) -> None:
     other = Flow.objects.create(pool=make_model("other"), client=make_client("other"))
     lane = Lane.objects.create(flow=other, priority=1, size=1)

@@ -9,7 +9,8 @@ import pytest
 from django.db import connection
 from django.test import override_settings
 
-from llmjobs.models import ApiKey, Job, JobRequest, Tier
+from llmjobs import limits
+from llmjobs.models import ApiKey, Client, Job, JobRequest, Tier
 from llmjobs.states import Priority
 from tests.api.conftest import MESSAGES, Api, assert_error
 from tests.factories import make_client, make_key, make_model
@@ -65,10 +66,11 @@ def test_text_in_any_script_comes_back_as_it_was(api):
     assert json.loads(JobRequest.objects.get().body)["messages"][0]["content"] == text
 
 
-def test_a_submit_takes_three_statements_and_none_to_render_it(api, django_assert_num_queries):
+@pytest.mark.django_db(transaction=True)
+def test_a_submit_takes_four_statements_and_none_to_render_it(api, django_assert_num_queries):
     api.submit()  # notes the use of the key
 
-    with django_assert_num_queries(3):  # the key with its client and tier; the model; the job
+    with django_assert_num_queries(4):  # the key with its client and tier; the model; the job; the wake-up
         assert api.submit().status_code == 202
 
 
@@ -276,6 +278,42 @@ def test_equal_requests_at_once_make_one_job():
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [202]
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert Job.objects.count() == 1
+
+
+# A full queue.
+
+
+def test_a_full_queue_answers_429_and_says_when_to_come_again(api, acme):
+    Client.objects.filter(pk=acme.pk).update(max_queued=1)
+    assert api.submit().status_code == 202
+    response = api.submit()
+
+    assert_error(response, 429, "queue_full")
+    assert response["Retry-After"] == "30"  # nothing has started yet
+    error = response.json()["error"]
+    assert (error["type"], error["param"]) == ("rate_limit_error", None)
+    assert "at most 1 jobs of acme may wait (max_queued)" in error["message"] and "2" in error["message"]
+    assert Job.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_full_queue_that_shows_at_the_commit_answers_the_same(api, acme):
+    Client.objects.filter(pk=acme.pk).update(max_queued=1)
+    for headers in ({}, {"Idempotency-Key": "two"}):
+        api.submit(headers={"Idempotency-Key": "one"})
+        response = api.submit(headers=headers)
+        assert_error(response, 429, "queue_full")
+        assert int(response["Retry-After"]) >= 1
+    replay = api.submit(headers={"Idempotency-Key": "one"})
+    assert (replay.status_code, replay["Idempotent-Replayed"]) == (200, "true")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_host_s_atomic_requests_do_not_put_the_answer_before_the_commit(api, acme, monkeypatch):
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    monkeypatch.setattr(limits, "refuse_if_full", lambda *args: None)  # it sees room that is taken at the commit
+    Client.objects.filter(pk=acme.pk).update(max_queued=0)
+    assert_error(api.submit(), 429, "queue_full")
 
 
 # What the answer tells of the client's own limits.

@@ -52,7 +52,7 @@ def test_no_job_is_claimed_twice_by_eight_claimers():
 def test_shares_of_tiers_are_by_weight_whoever_claims(claimers, size, count):
     pool = make_model()
     for tier in ("free", "pro", "enterprise"):
-        submit(make_client(tier, tier=tier), pool, count)
+        submit(make_client(tier, tier=tier, max_queued=count), pool, count)
     left = threading.Semaphore(count // size)
 
     def work(hand: Hand) -> Counter[str]:

@@ -57,7 +57,10 @@ def plans(hand: Hand, statement: str, params: dict, *, pinned: bool = True) -> l
 
     async def explained() -> str:
         async with hand.connection.transaction(force_rollback=True):
-            await hand.connection.execute(load("pin") if pinned else "set local plan_cache_mode = force_generic_plan")
+            pin = load("lock").replace("%(shard)s", "1") if pinned else "set local plan_cache_mode = force_generic_plan"
+            await hand.connection.execute(pin)
+            if "is_grown" not in statement:
+                await hand.connection.execute("set local enable_nestloop = on")  # as the fold leaves it
             await hand.connection.execute(f"prepare explained as {text}")
             values = ", ".join(params[name] for name in names)
             cursor = await hand.connection.execute(f"explain (analyze, format json) execute explained ({values})")
@@ -89,7 +92,14 @@ def looked_at(nodes: list[dict]) -> dict[str, float]:
     return rows
 
 
-CLAIM = {"pool": "{pool}", "worker": "gen_random_uuid()", "tiers": "null", "short_only": "false", "exclude": "'{{}}'"}
+CLAIM = {
+    "pool": "{pool}",
+    "worker": "gen_random_uuid()",
+    "tiers": "null",
+    "short_only": "false",
+    "exclude": "'{{}}'",
+    "is_look": "false",
+}
 
 
 def claim_params(pool, count):
@@ -115,7 +125,7 @@ def test_a_claim_walks_indexes_and_its_cost_grows_with_nothing(backlog, statisti
 def test_a_fold_of_little_news_and_a_look_for_work_see_little(backlog):
     hand, pool = backlog
     hand.settle(*hand.claim(pool, 4))
-    params = {"shard": "1", "is_sweep": "false", "lag_tokens": "0"}
+    params = {"shard": "1", "is_sweep": "false", "is_full": "false", "is_grown": "true", "lag_tokens": "0"}
     for name in ("grow", "fold", "ready_pools"):
         nodes = plans(hand, load(name, rows=5_000), params)
         assert _scans(nodes) == [], name

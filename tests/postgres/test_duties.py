@@ -140,9 +140,8 @@ def test_an_edit_between_grow_and_fold_waits_for_its_tier(hand, client, pool):
     async def fold_without_grow():
         from llmjobs.sql import load
 
-        params = {"shard": 1, "is_sweep": False, "lag_tokens": 0.0}
+        params = {"shard": 1, "is_sweep": False, "is_full": False, "is_grown": True, "lag_tokens": 0.0}
         async with hand.connection.transaction():
-            await hand.connection.execute(load("pin"))
             await hand.connection.execute(load("lock"), params)
             await hand.connection.execute(load("fold", rows=100), params)
 

@@ -30,7 +30,8 @@ def served(
 
 
 def _ended(job, factor):
-    return settlement(job, cost=job.charged * factor)
+    """Used is a factor of what was estimated: what is charged follows what was used before."""
+    return settlement(job, cost=(job.est_input_tokens + job.est_output_tokens) * factor)
 
 
 def test_clients_of_a_tier_share_by_weight(hand, pool):

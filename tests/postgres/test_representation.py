@@ -7,12 +7,12 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from llmjobs import queue
-from llmjobs.models import Job, Model, Provider, Worker
+from llmjobs import places, queue
+from llmjobs.models import Job
 from llmjobs.representation import JOB_RELATED, job_json, jobs_json, time_json
 from llmjobs.states import State
-from llmjobs.stats import places, queue_stats
-from tests.factories import make_client, make_job, make_model, make_worker
+from llmjobs.stats import queue_stats
+from tests.factories import make_client, make_job
 from tests.hands import claimed_job, submit
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -118,7 +118,9 @@ def test_an_erased_job_can_still_be_shown(hand, client, pool):
     assert (view["status"], view["output"], view["output_text"], view["metadata"]) == ("completed", None, "", {})
 
 
-def test_many_jobs_are_shown_in_as_many_queries_as_few(hand, client, pool):
+def test_many_jobs_are_shown_in_as_many_queries_as_few(hand, client, pool, monkeypatch):
+    monkeypatch.setattr(places, "KEPT_S", 60.0)  # the next starts are asked for once for all pages
+
     def queries(count):
         jobs = list(Job.objects.select_related(*JOB_RELATED).order_by("id")[:count])
         with CaptureQueriesContext(connection) as captured:
@@ -127,59 +129,13 @@ def test_many_jobs_are_shown_in_as_many_queries_as_few(hand, client, pool):
 
     submit(client, pool, 30)
     hand.claim(pool, 10)
+    queries(30)
     assert queries(30) == queries(11) <= 3
 
 
 def test_times_are_in_utc_with_milliseconds():
     assert time_json(datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)) == "2026-01-02T03:04:05.678Z"
     assert time_json(None) is None
-
-
-def test_a_position_counts_what_starts_before(client, pool, hand):
-    jobs = submit(client, pool, 3)
-    [urgent] = submit(client, pool, priority="critical")
-    ahead = places([*jobs, urgent])
-    assert [ahead[job.id].position for job in (urgent, *jobs)] == [0, 1, 2, 3]
-    hand.claim(pool, 2)
-    waiting = list(Job.objects.filter(state="queued").order_by("id"))
-    assert [places(waiting)[job.id].position for job in waiting] == [0, 1]
-
-
-def test_an_eta_is_the_position_by_what_the_pool_starts(hand, client, pool):
-    submit(client, pool, 20)
-    assert places([Job.objects.order_by("id")[0]]).popitem()[1].eta_s is None, "nothing has started yet"
-    hand.claim(pool, 10)
-    last = Job.objects.order_by("-id")[0]
-    place = places([last])[last.id]
-    assert place.position == 9 and place.eta_s == pytest.approx(1, abs=1), "ten started within the last second"
-
-
-@pytest.mark.parametrize(
-    ("reason", "table", "changes"),
-    [
-        ("client_paused", "client", {"is_paused": True}),
-        ("model_paused", Model, {"is_paused": True}),
-        ("provider_paused", Provider, {"is_paused": True}),
-        ("client_concurrency", "client", {"max_running": 1}),
-        ("model_concurrency", Model, {"max_running": 1}),
-        ("no_worker", Worker, {"is_draining": True}),
-    ],
-)
-def test_a_job_says_what_keeps_it_waiting(hand, client, pool, reason, table, changes):
-    submit(client, pool, 2)
-    hand.claim(pool)
-    [waiting] = Job.objects.filter(state="queued")
-    assert places([waiting])[waiting.id].blocked_by is None
-    (type(client) if table == "client" else table).objects.update(**changes)
-    hand.fold()
-    assert places([waiting])[waiting.id].blocked_by == reason
-
-
-@pytest.mark.parametrize(("fields", "serves"), [({"pools": ["other"]}, False), ({"tiers": ["pro"]}, False), ({}, True)])
-def test_a_worker_of_other_pools_or_tiers_is_none(client, pool, fields, serves):
-    make_worker(**fields)
-    [job] = submit(client, pool)
-    assert (places([job])[job.id].blocked_by is None) == serves
 
 
 def test_statistics_count_by_everything_that_the_contract_names(hand, client, pool):
@@ -218,10 +174,3 @@ def test_dequeued_is_what_does_not_wait(hand, client, pool):
     assert queue_stats()["dequeued_total"] == 1
     hand.settle(claimed, state=State.DEAD)
     assert queue_stats()["dequeued_total"] == 1
-
-
-def test_another_model_s_jobs_do_not_count_for_a_position(client, pool):
-    other = make_model("other")
-    submit(client, other, 5)
-    [job] = submit(client, pool)
-    assert places([job])[job.id].position == 0

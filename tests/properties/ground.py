@@ -3,12 +3,23 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from llmjobs.models import Client, Model
+from llmjobs.conf import conf
+from llmjobs.fairness import RANKS, Charge, FairPool, Lessons
+from llmjobs.fairness import Flow as FairFlow
+from llmjobs.fairness import Job as FairJob
+from llmjobs.fairness import Lane as FairLane
+from llmjobs.fairness import Tier as FairTier
+from llmjobs.leases import Claimed
+from llmjobs.models import Client, Model, Tier
+from llmjobs.states import Priority, Size
+
+TIE = 1e-6  # the last digits of a sum depend on the order of its parts
 
 NEWEST_LANES = """
 select l.*, i.priority, i.size, f.client_id
@@ -70,10 +81,14 @@ def check_identity() -> None:
 
 def check_floors() -> None:
     """No ready lane stands under the floor of its level, or no claim would ever see it."""
-    floors = {(tier["pool_id"], tier["tier_id"]): tier["floors"] for tier in rows(NEWEST_TIERS)}
+    floors = {
+        (tier["pool_id"], tier["tier_id"]): list(zip(tier["floors"], tier["floor_flows"] or [0] * 10, strict=True))
+        for tier in rows(NEWEST_TIERS)
+    }
     for lane in rows(NEWEST_LANES):
         if lane["is_ready"]:
-            assert lane["vt"] >= floors[lane["pool_id"], lane["tier_id"]][lane["level"]], lane
+            floor = floors[lane["pool_id"], lane["tier_id"]][lane["level"]]
+            assert (lane["vt"], lane["flow_id"]) >= floor, (lane, floor)
 
 
 def check_turns() -> None:
@@ -120,67 +135,143 @@ def check_counts() -> None:
     assert not queued, "queued jobs without a lane"
 
 
+def check_levels() -> None:
+    """After a sweep: a ready lane's level is its priority, raised by what its head has waited, and its size."""
+    lanes = rows(
+        """
+        select l.level, i.priority, i.size, extract(epoch from statement_timestamp() - l.head_at)::float8 as waited_s,
+            t.aging_s
+        from llmjobs_laneturn l
+        join llmjobs_lane i on i.id = l.lane_id
+        join llmjobs_tier t on t.id = l.tier_id
+        where l.is_ready
+        """
+    )
+    for lane in lanes:
+        raised = max(0, int(lane["waited_s"] // lane["aging_s"])) if lane["aging_s"] else 0
+        assert lane["level"] == max(0, RANKS[lane["priority"]] - raised) * 2 + lane["size"], lane
+
+
+def let_pass(seconds: float) -> None:
+    """As if so much time had gone by for all that is queued."""
+    with connection.cursor() as cursor:
+        for table, column, which in (
+            ("job", "available_at", "state = 'queued'"),
+            ("laneturn", "head_at", "true"),
+            ("laneturn", "ages_at", "true"),
+            ("inbox", "head_at", "true"),
+            ("shardturn", "aged_to", "true"),
+        ):
+            cursor.execute(
+                f"update llmjobs_{table} set {column} = {column} - make_interval(secs => %s) where {which}",  # noqa: S608
+                [seconds],
+            )
+
+
+def fair_pool(pool: Model) -> FairPool:
+    """The model, in the state that turns, clients and queued jobs are in. Fold first."""
+    weights = {tier.pk: tier for tier in Tier.objects.all()}
+    tiers = {
+        turn["tier_id"]: FairTier(
+            turn["tier_id"],
+            turn["weight"],
+            weights[turn["tier_id"]].aging_s,
+            **{name: turn[name] for name in ("vt", "lifted", "served_vt", "flows_vt")},
+        )
+        for turn in rows(NEWEST_TIERS)
+        if turn["pool_id"] == pool.pk
+    }
+    model = FairPool(
+        tiers.values(), lag_tokens=conf.lag_tokens, max_running=inf if pool.max_running is None else pool.max_running
+    )
+    clients = {client.pk: client for client in Client.objects.select_related("tier")}
+    for turn in rows(NEWEST_FLOWS):
+        if turn["pool_id"] == pool.pk:
+            client = clients[turn["client_id"]]
+            model.add(
+                FairFlow(
+                    client.pk,
+                    tiers[turn["tier_id"]],
+                    client.weight,
+                    max_running(client),
+                    client.is_paused,
+                    lessons=Lessons(turn["learned"], turn["cost_ratio"]),
+                    **{name: turn[name] for name in ("vt", "lifted", "running")},
+                )
+            )
+    for turn in rows(NEWEST_LANES):
+        if turn["pool_id"] == pool.pk:
+            lane = FairLane(turn["level"] // 2)
+            model.flows[turn["client_id"]].lanes[Priority(turn["priority"]), Size(turn["size"])] = lane
+    queued = rows("select * from llmjobs_job where pool_id = %s and state = 'queued' order by lane_order", pool.pk)
+    for row in queued:
+        job = fair_job(row)
+        model.flows[job.client].lane(job).jobs.append(job)
+    return model
+
+
+def fair_job(row: dict[str, Any]) -> FairJob:
+    return FairJob(
+        row["id"], row["client_id"], row["est_cost"], row["lane_order"], Priority(row["priority"]), Size(row["size"])
+    )
+
+
+def max_running(client: Client) -> float:
+    most = client.max_running if client.max_running is not None else client.tier.max_running
+    return inf if most is None else most
+
+
 @dataclass(slots=True)
 class FairOrder:
-    """The rule of claims, from the turns as they stand: the least tier, its most urgent priority, the least flow, FIFO.
-
-    `follow` takes one claimed job after the other and fails at the first that the rule would not have taken.
-    """
+    """Holds a claim against the model, job by job, and then what it wrote."""
 
     pool: Model
-    tier_vt: dict[int, float]
-    tier_weight: dict[int, float]
-    flow_vt: dict[int, float]
-    flow_room: dict[int, float]
-    flow_weight: dict[int, float]
-    flow_tier: dict[int, int]
-    jobs: dict[int, dict[str, Any]]
+    model: FairPool
+    short_only: bool
 
     @classmethod
     def now(cls, pool: Model, *, short_only: bool = False) -> "FairOrder":
-        tiers = [tier for tier in rows(NEWEST_TIERS) if tier["pool_id"] == pool.pk]
-        flows = [flow for flow in rows(NEWEST_FLOWS) if flow["pool_id"] == pool.pk]
-        clients = {client.pk: client for client in Client.objects.select_related("tier")}
+        return cls(pool, fair_pool(pool), short_only)
 
-        def room(flow: dict[str, Any]) -> float:
-            client = clients[flow["client_id"]]
-            most = client.max_running if client.max_running is not None else client.tier.max_running
-            return 0 if client.is_paused else float("inf") if most is None else most - flow["running"]
+    def next(self, **options: Any) -> FairJob | None:
+        return self.model.next(short_only=self.short_only, **options)
 
-        jobs = rows("select * from llmjobs_job where pool_id = %s and state = 'queued'", pool.pk)
-        return cls(
-            pool,
-            {tier["tier_id"]: tier["vt"] for tier in tiers},
-            {tier["tier_id"]: tier["weight"] for tier in tiers},
-            {flow["client_id"]: flow["vt"] for flow in flows},
-            {flow["client_id"]: room(flow) for flow in flows},
-            {pk: client.weight for pk, client in clients.items()},
-            {pk: client.tier_id for pk, client in clients.items()},
-            {job["id"]: job for job in jobs if not (short_only and job["size"])},
-        )
+    def follow(self, claimed: Iterable[Claimed]) -> list[Charge]:
+        """Starts them in the model. Fails at the first that it would not have started, or charged otherwise."""
+        charges = []
+        for got in claimed:
+            best = self.next()
+            assert best is not None, f"job {got.id} was claimed, and nobody may be"
+            job = best if best.id == got.id else self._as_good(got.id, best)
+            charges.append(self.model.start(job))
+            assert charges[-1].cost == pytest.approx(got.charged)
+        return charges
 
-    def admissible(self) -> list[dict[str, Any]]:
-        return [job for job in self.jobs.values() if self.flow_room[job["client_id"]] > 0]
+    def check(self) -> None:
+        """The turns are now what the model has become."""
+        after = fair_pool(self.pool)
+        for client, flow in self.model.flows.items():
+            assert after.flows[client].vt == pytest.approx(flow.vt, abs=TIE), f"flow of client {client}"
+            assert after.flows[client].running == flow.running
+        for pk, tier in self.model.tiers.items():
+            assert after.tiers[pk].vt == pytest.approx(tier.vt, abs=TIE), f"tier {pk}"
+            assert after.tiers[pk].served_vt == pytest.approx(tier.served_vt, abs=TIE), f"tier {pk}"
+            assert after.tiers[pk].flows_vt == pytest.approx(tier.flows_vt, abs=TIE), f"tier {pk}"
 
-    def follow(self, job_ids: Iterable[int]) -> None:
-        for job_id in job_ids:
-            job = self.jobs[job_id]
-            client = job["client_id"]
-            tier = self.flow_tier[client]
-            candidates = self.admissible()
-            least = min(self.tier_vt[self.flow_tier[other["client_id"]]] for other in candidates)
-            assert self.tier_vt[tier] <= least + 1e-6, f"tier {tier} at {self.tier_vt[tier]}, another at {least}"
-            candidates = [other for other in candidates if self.flow_tier[other["client_id"]] == tier]
-            urgent = min(other["priority"] for other in candidates)
-            assert job["priority"] == urgent, f"priority {job['priority']} before {urgent}"
-            candidates = [other for other in candidates if other["priority"] == urgent]
-            least = min(self.flow_vt[other["client_id"]] for other in candidates)
-            assert self.flow_vt[client] <= least + 1e-6, (
-                f"client {client} at {self.flow_vt[client]}, another at {least}"
-            )
-            first = min(other["lane_order"] for other in candidates if other["client_id"] == client)
-            assert job["lane_order"] == first, "an older job of the same client and priority waits"
-            del self.jobs[job_id]
-            self.flow_room[client] -= 1
-            self.flow_vt[client] += job["est_cost"] / self.flow_weight[client]
-            self.tier_vt[tier] += job["est_cost"] / self.tier_weight[tier]
+    def _as_good(self, job_id: int, best: FairJob) -> FairJob:
+        """The job of that id, where sums that are equal but for their last digits let either be first."""
+        heads = [
+            (flow, lane) for flow in self.model.flows.values() for lane in flow.lanes.values() if lane.jobs
+        ]  # fmt: skip
+        found = [(flow, lane) for flow, lane in heads if lane.jobs[0].id == job_id]
+        assert found, f"job {job_id} was claimed: it is not the oldest of its lane"
+        [(flow, lane)] = found
+        first = self.model.flows[best.client]
+        if flow.tier is not first.tier:
+            assert flow.tier.vt == pytest.approx(first.tier.vt, abs=TIE), f"tier {flow.tier} before {first.tier}"
+            best = self.next(tiers={flow.tier.id}) or best
+            first = self.model.flows[best.client]
+        assert lane.rank == first.lane(best).rank, f"rank {lane.rank} before {first.lane(best).rank}"
+        assert flow.vt == pytest.approx(first.vt, abs=TIE), f"client {flow.client} before {first.client}"
+        assert flow is not first or best.id == job_id, "an older job of the same client and rank waits"
+        return lane.jobs[0]

@@ -31,8 +31,10 @@ from tests.properties.ground import (
     check_counts,
     check_floors,
     check_identity,
+    check_levels,
     check_turns,
     empty,
+    let_pass,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -53,6 +55,7 @@ class Verbs(RuleBasedStateMachine):
         empty()
         Client.objects.update(is_paused=False, max_running=None, weight=1)
         Model.objects.update(max_running=None)
+        Tier.objects.update(weight=1, aging_s=300)
         for client, name in zip(self.clients, ["enterprise", "enterprise", "pro", "free"], strict=True):
             Client.objects.filter(pk=client.pk).update(tier=Tier.objects.get(name=name))
         self.states: dict[int, State] = {}
@@ -119,21 +122,30 @@ class Verbs(RuleBasedStateMachine):
     def limit_model(self, most: int | None) -> None:
         Model.objects.update(max_running=most)
 
+    @rule(seconds=st.sampled_from([7.0, 331.0, 331.0, 1_000.0]))
+    def wait(self, seconds: float) -> None:
+        let_pass(seconds)
+
+    @rule(number=st.integers(0, 2), weight=st.sampled_from([1, 5]), aging_s=st.sampled_from([0, 300]))
+    def weigh_tier(self, number: int, weight: float, aging_s: float) -> None:
+        Tier.objects.filter(name=["free", "pro", "enterprise"][number]).update(weight=weight, aging_s=aging_s)
+
     # What workers do.
 
     @rule(worker=st.integers(0, 1), count=st.integers(1, 6), short_only=st.booleans())
     def claim(self, worker: int, count: int, short_only: bool) -> None:
         """Folded first, so that the turns that the claim sees can be read before it."""
-        hand = self.hands[worker]
+        hand, left, exclude, again = self.hands[worker], count, list[int](), True
+        claimed: list[Claimed] = []
         hand.fold()
-        order = FairOrder.now(self.pool, short_only=short_only)
-        most = Model.objects.get().max_running
-        running = sum(state == State.RUNNING for state in self.states.values())
-        room = count if most is None else max(0, min(count, most - running))
-        claimed = hand.claim(self.pool, count, short_only=short_only)
-        assert len(claimed) <= room
-        order.follow(job.id for job in claimed)
-        assert len(claimed) == room or not order.admissible(), "a slot stays idle while an admissible job waits"
+        while left and again:
+            order = FairOrder.now(Model.objects.get(), short_only=short_only)
+            claim = hand.claim_once(self.pool, left, exclude=exclude, short_only=short_only)
+            order.follow(claim.jobs)
+            order.check()
+            claimed += claim.jobs
+            left, again = left - len(claim.jobs), claim.again
+        assert not left or order.next() is None, "a slot stays idle while an admissible job waits"
         for job in claimed:
             assert self.states[job.id] == State.QUEUED, "claimed twice"
             self.states[job.id] = State.RUNNING
@@ -199,6 +211,7 @@ class Verbs(RuleBasedStateMachine):
         self.hands[0].fold()
         check_counts()
         check_turns()
+        check_levels()
 
     @invariant()
     def states_are_those_expected(self) -> None:
@@ -224,5 +237,5 @@ def test_any_order_of_verbs_keeps_every_law(settings: Any) -> None:
 
 
 EFFORT = settings(
-    max_examples=10, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )

@@ -46,6 +46,44 @@ def run(attempt):
     return asyncio.run(within())
 
 
+class Silent:
+    """A provider that says nothing until its task is cancelled, and counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+        self.begun = asyncio.Event()
+
+    async def run(self, call):
+        self.calls += 1
+        self.begun.set()
+        await asyncio.Event().wait()
+
+    async def close(self):
+        pass
+
+
+async def test_who_is_stopped_before_its_call_makes_none():
+    attempt, provider = attempt_of(), Silent()
+    attempt.stop(Kind.CANCELLED)
+    outcome = await attempt.run(provider)
+    assert (outcome.kind, provider.calls) == (Kind.CANCELLED, 0)
+
+
+async def test_a_stop_ends_the_call_and_not_the_task_that_settles_it():
+    attempt, provider, settled = attempt_of(), Silent(), []
+
+    async def work():
+        settled.append(await attempt.run(provider))
+        await asyncio.sleep(0)  # a task that is still being cancelled would end here
+        settled.append(asyncio.current_task().cancelling())
+
+    task = asyncio.create_task(work())
+    await provider.begun.wait()
+    attempt.stop(Kind.RELEASED)
+    await task
+    assert (settled[0].kind, settled[1]) == (Kind.RELEASED, 0)
+
+
 def test_an_attempt_first_says_that_it_runs():
     [event] = attempt_of().take_events()
     assert (event.type, event.data, event.seq) == ("status", {"status": "running", "attempt": 1}, 2 * SEQ_EPOCH)

@@ -1,0 +1,80 @@
+"""What a submission becomes: the row that submit writes, and the Job made of what came back, without another query."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from django.db import connection
+
+from llmjobs import lessons
+from llmjobs.conf import conf
+from llmjobs.errors import InvalidRequest
+from llmjobs.estimates import estimate
+from llmjobs.ids import uuid7
+from llmjobs.models import Client, Job, JobRequest, Model
+from llmjobs.states import Priority
+from llmjobs.submissions import Submission
+
+
+def row(client: Client, asked: Submission, pool: Model, key: str | None) -> dict[str, Any]:
+    """For submit.sql. Raises InvalidRequest for a priority that the client's tier does not allow."""
+    if asked.priority < client.tier.max_priority:
+        most = Priority(client.tier.max_priority).word
+        raise InvalidRequest(
+            f"expected at most {most} in the tier {client.tier.name}, got {Priority(asked.priority).word}",
+            param="priority",
+            code="priority_not_allowed",
+        )
+    guess = estimate(
+        asked.endpoint,
+        asked.request,
+        output_weight=pool.output_weight,
+        default_output_tokens=lessons.output_tokens(pool, client),
+        short_output_tokens=conf.short_output_tokens,
+    )
+    return {
+        "public_id": str(uuid7()),
+        "pool_id": pool.id,
+        "shard_id": pool.shard_id,
+        "client_id": client.id,
+        "tier_id": client.tier_id,
+        "endpoint": asked.endpoint,
+        "priority": int(asked.priority),
+        "size": int(guess.size),
+        "est_input_tokens": guess.input_tokens,
+        "est_output_tokens": guess.output_tokens,
+        "est_cost": guess.cost,
+        "max_attempts": asked.max_attempts,
+        "timeout_s": asked.timeout_s,
+        "retry_for_s": asked.retry_for_s,
+        "delay_s": asked.delay_s,
+        "expires_in_s": asked.expires_in_s,
+        "body": asked.body,
+        "prompt_hash": asked.prompt_hash,
+        "metadata": asked.metadata,
+        "user": asked.user,
+        "max_cost_usd": None if asked.max_cost_usd is None else str(asked.max_cost_usd),
+        "idempotency_key": key,
+        "fingerprint": asked.fingerprint if key is not None else None,
+    }
+
+
+def made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any]) -> Job:
+    """`values`: what submit.sql returned for that row."""
+    job_id, public_id, state, lane_order, created_at, available_at, retry_until, expires_at = values
+    columns = {column.attname for column in Job._meta.concrete_fields}
+    job = Job(
+        **{name: value for name, value in row.items() if name in columns and name != "public_id"},
+        id=job_id, public_id=public_id, state=state, lane_order=lane_order, created_at=created_at,
+        available_at=available_at, retry_until=retry_until, expires_at=expires_at, attempt=0, failures=0, epoch=1,
+    )  # fmt: skip
+    job._state.adding, job._state.db = False, connection.alias
+    job.pool, job.client, job.tier = pool, client, client.tier
+    job._state.fields_cache["result"] = None  # it has none yet: no need to ask
+    job.request = JobRequest(
+        job_id=job_id, client_id=client.id, body=row["body"], prompt_hash=row["prompt_hash"],
+        metadata=dict(row["metadata"]), user=row["user"], idempotency_key=row["idempotency_key"],
+        fingerprint=row["fingerprint"],
+        max_cost_usd=None if row["max_cost_usd"] is None else Decimal(row["max_cost_usd"]),
+    )  # fmt: skip
+    return job

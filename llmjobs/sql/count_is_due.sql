@@ -1,0 +1,20 @@
+-- Called by: counts.count and counts.help_count, first in their transaction.
+-- Parameters: every_s: not before the last count is so long ago; least: nor before so many changes have come since.
+-- Returns: is_due: nobody else counts, and it is time; is_sweep: time to look behind the bound too.
+-- Locks: an advisory lock until the end of the transaction, tried and not waited for. A statement of its own, so that
+-- the next one sees what the holder before committed.
+-- Why the settings: few live and many dead rows mislead the planner into scans.
+select
+    coalesce(t.counted_at <= statement_timestamp() - make_interval(secs => %(every_s)s), true)
+    and (
+        %(least)s = 0
+        or coalesce(%(least)s <= (
+            select max(c.id) from llmjobs_jobcountchange as c where c.id > coalesce(t.counted_to, 0)
+        ) - coalesce(t.counted_to, 0), false)
+    )
+    and pg_try_advisory_xact_lock(hashtext('llmjobs.count'), 0) as is_due,
+    coalesce(t.swept_at <= statement_timestamp() - interval '10 s', false) as is_sweep,
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_bitmapscan', 'off', true)
+from (select) as one
+left join (select * from llmjobs_jobcountturn order by turn desc limit 1) as t on true

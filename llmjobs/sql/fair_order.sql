@@ -1,0 +1,113 @@
+-- Included by: claim and order, which decide alike who is next.
+-- Parameters: pool; tiers: ids, null for all; short_only; exclude: ids of lanes that are left out; is_look: nothing will be
+-- claimed, so a pause does not matter.
+-- Parameter: count, the most jobs wanted. Literal: {n}, at least count, one of a few sizes.
+-- Gives: `ordered`, the heads by place, in fair order, which holds up to the first wall; `heads`, where a lane that turned
+-- out empty has a row without a job.
+-- Order: the tier with the least virtual time; in it the most urgent level; in that the flow with the least virtual time;
+-- in that FIFO. A head's cost is its estimate times what the flow's settled jobs cost by theirs.
+-- Index: laneturn_ready from each level's floor, job_ready from each lane's head. Every range has a lower bound, so dead
+-- entries behind it are never walked, and the cost grows neither with the backlog nor with the number of clients. How
+-- many lanes are looked at in a tier, and heads in a lane, is a guess from weights and lags. Where it was too low there
+-- stands a wall.
+pool as materialized (
+    select m.id, m.max_running
+    from llmjobs_model as m
+    join llmjobs_provider as p on p.id = m.provider_id
+    where m.id = %(pool)s
+        and (
+            %(is_look)s
+            or (not m.is_paused and not p.is_paused and coalesce(current_setting('llmjobs.is_missing', true), '') <> 'true')
+        )
+), all_tiers as materialized (
+    select t.*, k.weight, k.aging_s
+    from pool
+    cross join llmjobs_tier as k
+    cross join lateral (
+        select ctid as row, *
+        from llmjobs_tierturn
+        where pool_id = pool.id and tier_id = k.id
+        order by turn desc
+        limit 1
+    ) as t
+), tiers as materialized (
+    -- `likely`: how many of these jobs the tier may get, by its weight and its lag; a guess, which walls make safe.
+    select t.pool_id, t.tier_id, t.row, t.turn, t.vt, t.lifted, t.served_vt, t.flows_vt, t.running, t.mean_cost, t.floors, t.floor_flows, t.weight,
+        case
+            when %(is_look)s then %(count)s::int
+            else least(
+                %(count)s::int,
+                1 + ceil(1.5 * %(count)s::int * weight / sum(weight) over ())
+                + case when lag = 0 then 0 else coalesce(ceil(lag * weight / nullif(mean_cost, 0)), %(count)s::int) end
+            )
+        end::int as likely
+    from (select *, max(vt) over () - vt as lag from all_tiers) as t
+    where (%(tiers)s::bigint[] is null or tier_id = any (%(tiers)s::bigint[]))
+        and exists (select from unnest(t.floors) as f (vt) where f.vt < 'infinity')
+), scanned as materialized (
+    select t.weight as tier_weight, t.vt as tier_vt, t.likely, l.*,
+        dense_rank() over (partition by t.tier_id order by l.level / 2, l.vt, l.flow_id) as rank
+    from tiers as t
+    cross join generate_series(0, 9) as k (level)
+    cross join lateral (
+        select lane_id, flow_id, tier_id, priority, size, level, vt, head_order
+        from llmjobs_laneturn
+        where pool_id = %(pool)s and tier_id = t.tier_id and level = k.level and is_ready
+            and (vt, flow_id) >= (t.floors[k.level + 1], coalesce(t.floor_flows[k.level + 1], 0))
+            and lane_id <> all (%(exclude)s::bigint[])
+        order by vt, flow_id, lane_id
+        limit {n} + 5 -- one more than wanted; and a flow has up to five lanes in a level, where some have aged
+    ) as l
+    where t.floors[k.level + 1] < 'infinity' and (not %(short_only)s or k.level %% 2 = 0)
+), lanes as materialized (
+    select l.lane_id, l.flow_id, l.tier_id, l.tier_weight, l.tier_vt, l.likely, l.level / 2 as urgency, l.vt, l.head_order,
+        l.priority, l.size, f.client_id, f.mean_cost, f.cost_ratio, f.weight, coalesce(f.max_running, 2147483647) - f.running as room
+    from scanned as l
+    cross join lateral (select * from llmjobs_flowturn where flow_id = l.flow_id order by turn desc limit 1) as f
+    where l.rank <= l.likely
+), wanted as materialized (
+    select *,
+        greatest(1, least(likely, room,
+            1 + ceil(1.5 * likely * weight / sum(weight) over (partition by tier_id))
+            + case when lag = 0 then 0 else coalesce(ceil(lag * weight / nullif(mean_cost, 0)), likely) end
+        ))::int as asked
+    from (select *, max(vt) over (partition by tier_id, urgency) - vt as lag from lanes) as l
+), heads as materialized (
+    -- With what comes after each: where the lane goes on, once this one is taken. One more than asked is read: a wall,
+    -- which nobody passes, since behind it the lane may go on with what was not read.
+    select w.lane_id, w.flow_id, w.tier_id, w.tier_weight, w.tier_vt, w.urgency, w.vt, w.weight, w.room, w.head_order, w.client_id,
+        j.id as job_id, j.lane_order, j.next_order, j.est_cost * w.cost_ratio as cost, j.nth_of_lane > w.asked as is_wall
+    from wanted as w
+    left join lateral (
+        select *,
+            row_number() over (order by lane_order) as nth_of_lane,
+            lead(lane_order) over (order by lane_order) as next_order
+        from (
+            select id, lane_order, est_cost
+            from llmjobs_job
+            where pool_id = %(pool)s and client_id = w.client_id and priority = w.priority and size = w.size
+                and lane_order >= w.head_order and state = 'queued'
+            order by lane_order
+            limit w.asked + 1
+        ) as h
+    ) as j on true
+), tagged as (
+    select job_id, lane_id, flow_id, client_id, tier_id, tier_weight, tier_vt, weight, urgency, lane_order, next_order, cost, is_wall,
+        vt + (sum(cost) over (partition by flow_id order by urgency, lane_order) - cost) / weight as tag,
+        row_number() over (partition by flow_id order by urgency, lane_order) as nth, room
+    from heads
+    where job_id is not null
+), ordered as materialized (
+    select *, row_number() over (order by tier_tag, tier_id, urgency, tag, lane_order) as place
+    from (
+        select *, tier_vt + (sum(cost) over (partition by tier_id order by urgency, tag, lane_order) - cost) / tier_weight as tier_tag
+        from (
+            select * from tagged where nth <= room
+            union all
+            -- The first of the lanes that were not looked at.
+            select null, lane_id, flow_id, null, tier_id, tier_weight, tier_vt, null, level / 2, 9223372036854775807, null, 0, true, vt, 0, 0
+            from scanned
+            where rank = likely + 1
+        ) as t
+    ) as t
+)

@@ -1,0 +1,189 @@
+"""Where a waiting job stands: its place among the starts to come, when that may be, and what holds it back."""
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from llmjobs import places as places_module
+from llmjobs.models import Client, Job, Model, Provider, Worker
+from llmjobs.places import Starts, places
+from tests.factories import make_client, make_model, make_worker
+from tests.hands import submit
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    """The next starts are kept for half a second; most tests look sooner."""
+    monkeypatch.setattr(places_module, "_kept", {})
+    monkeypatch.setattr(places_module, "KEPT_S", 0.0)
+    monkeypatch.setattr(places_module, "KEPT_BY_COST", 0)
+
+
+def positions(*jobs):
+    found = places(jobs)
+    return [found[job.id].position for job in jobs]
+
+
+def test_a_position_counts_what_starts_before(client, pool, hand):
+    jobs = submit(client, pool, 3)
+    [urgent] = submit(client, pool, priority="critical")
+    ahead = places([*jobs, urgent])
+    assert [ahead[job.id].position for job in (urgent, *jobs)] == [0, 1, 2, 3]
+    hand.claim(pool, 2)
+    waiting = list(Job.objects.filter(state="queued").order_by("id"))
+    assert [places(waiting)[job.id].position for job in waiting] == [0, 1]
+
+
+def test_an_eta_is_the_position_by_what_the_pool_starts(hand, client, pool):
+    submit(client, pool, 20)
+    assert places([Job.objects.order_by("id")[0]]).popitem()[1].eta_s is None, "nothing has started yet"
+    hand.claim(pool, 10)
+    last = Job.objects.order_by("-id")[0]
+    place = places([last])[last.id]
+    assert place.position == 9 and place.eta_s == pytest.approx(1, abs=1), "ten started within the last second"
+
+
+@pytest.mark.parametrize(
+    ("reason", "table", "changes"),
+    [
+        ("client_paused", "client", {"is_paused": True}),
+        ("model_paused", Model, {"is_paused": True}),
+        ("provider_paused", Provider, {"is_paused": True}),
+        ("client_concurrency", "client", {"max_running": 1}),
+        ("model_concurrency", Model, {"max_running": 1}),
+        ("no_worker", Worker, {"is_draining": True}),
+    ],
+)
+def test_a_job_says_what_keeps_it_waiting(hand, client, pool, reason, table, changes):
+    submit(client, pool, 2)
+    hand.claim(pool)
+    [waiting] = Job.objects.filter(state="queued")
+    assert places([waiting])[waiting.id].blocked_by is None
+    (type(client) if table == "client" else table).objects.update(**changes)
+    hand.fold()
+    assert places([waiting])[waiting.id].blocked_by == reason
+
+
+@pytest.mark.parametrize(("fields", "serves"), [({"pools": ["other"]}, False), ({"tiers": ["pro"]}, False), ({}, True)])
+def test_a_worker_of_other_pools_or_tiers_is_none(client, pool, fields, serves):
+    make_worker(**fields)
+    [job] = submit(client, pool)
+    assert (places([job])[job.id].blocked_by is None) == serves
+
+
+def test_another_model_s_jobs_do_not_count_for_a_position(client, pool):
+    other = make_model("other")
+    submit(client, other, 5)
+    [job] = submit(client, pool)
+    assert places([job])[job.id].position == 0
+
+
+def test_positions_are_the_order_of_the_claims(hand, pool):
+    """Of three tiers, weights, priorities and sizes; claimed one by one."""
+    for number, (tier, weight) in enumerate([("free", 1), ("pro", 1), ("pro", 3), ("enterprise", 1)]):
+        client = make_client(f"c{number}", tier=tier, weight=weight)
+        submit(client, pool, 6, long=bool(number % 2))
+        submit(client, pool, 4, priority="low")
+    hand.fold()
+    jobs = list(Job.objects.all())
+    found = places(jobs)
+    expected = sorted(jobs, key=lambda job: found[job.id].position)
+    assert sorted(place.position for place in found.values()) == list(range(40))
+    claimed = [hand.claim(pool)[0].id for _ in range(40)]
+    assert claimed == [job.id for job in expected]
+
+
+def test_a_new_client_s_job_waits_for_its_share_not_for_all_before_it(hand, client, pool):
+    submit(client, pool, 100)
+    hand.claim(pool, 4)
+    [job] = submit(make_client(tier="enterprise"), pool)
+    assert positions(job)[0] <= 2, "of a hundred jobs that came before"
+
+
+def test_beyond_what_is_looked_ahead_a_position_is_rounded(hand, client, pool, monkeypatch):
+    monkeypatch.setattr(places_module, "STARTS_MAX", 20)
+    Client.objects.update(max_queued=5_000)
+    jobs = submit(Client.objects.get(id=client.id), pool, 300)
+    hand.fold()
+    near, far = positions(jobs[19], jobs[287])
+    assert near == 19 and far in (280, 290)
+
+
+def test_far_back_a_position_is_told_from_what_the_lanes_say(hand, client, pool, monkeypatch):
+    monkeypatch.setattr(places_module, "STARTS_MAX", 20)
+    jobs = submit(client, pool, 300)
+    urgent = submit(client, pool, 100, priority="critical")
+    hand.fold()
+    last, middle = positions(jobs[299], jobs[150])
+    assert last == pytest.approx(399, rel=0.1) and middle == pytest.approx(250, rel=0.2)
+    assert positions(urgent[5]) == [5]
+
+
+def test_looking_ahead_claims_nothing_and_leaves_the_caller_s_settings_alone(hand, client, pool):
+    [job] = submit(client, pool)
+    hand.fold()
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("set local enable_mergejoin = on")
+        places([job])
+        cursor.execute("show enable_mergejoin")
+        assert cursor.fetchone() == ("on",)
+        cursor.execute("show enable_seqscan")
+        assert cursor.fetchone() == ("on",)
+    assert Job.objects.get().state == "queued"
+
+
+def test_a_page_costs_as_many_queries_as_a_job_and_the_next_page_one(hand, client, pool, monkeypatch):
+    jobs = submit(client, pool, 30)
+    hand.fold()
+    counts = []
+    for some in (jobs[:1], jobs):
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            places(some)
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+    monkeypatch.setattr(places_module, "KEPT_S", 60.0)
+    places(jobs)
+    with CaptureQueriesContext(connection) as queries:
+        places(jobs[10:])
+    assert len(queries) == 1, "the next starts are known"
+
+
+def test_a_paused_job_still_has_a_place_but_no_time(hand, client, pool):
+    jobs = submit(client, pool, 3)
+    hand.claim(pool)
+    Model.objects.update(is_paused=True)
+    place = places(jobs)[jobs[2].id]
+    assert (place.position, place.eta_s, place.blocked_by) == (1, None, "model_paused")
+
+
+def test_what_is_kept_is_bounded(monkeypatch, pool):
+    monkeypatch.setattr(places_module, "POOLS_MAX", 2)
+    for _ in range(5):
+        places_module.next_starts(make_model().id)
+    assert len(places_module._kept) <= 2
+
+
+def test_while_one_looks_others_take_what_was_known(monkeypatch, pool):
+    before = places_module.next_starts(pool.id)
+    with places_module._asking:
+        assert places_module.next_starts(pool.id) is before
+
+
+@pytest.mark.parametrize(
+    ("ahead", "share", "position"), [(0, 1, 0), (7, 1, 7), (0, 0.25, 2), (9, 0.5, 19), (123_456, 1, 120_000)]
+)
+def test_a_position_is_the_client_s_own_jobs_by_its_share(ahead, share, position):
+    assert Starts().position(ahead, share) == position
+
+
+def test_a_share_is_of_the_next_starts_or_by_weight_for_who_has_none():
+    starts = Starts(
+        places={n: n for n in range(10)}, of_client={1: 8, 2: 2}, weights={1: {1: 4.0, 2: 1.0}}, tier_weights={1: 4.0}
+    )
+    assert starts.share(1, 4.0, 1, 4.0) == 0.8
+    assert starts.share(3, 5.0, 1, 4.0) == 0.5, "half of the tier's weights with its own, and no other tier"
+    assert starts.share(4, 1.0, 2, 1.0) == 0.2, "alone in a tier of weight 1 beside one of 4"
