@@ -11,7 +11,7 @@ everything you watch. `llmjobs_work`, heard by workers: `pool:<id>`, `cancel:<jo
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -51,9 +51,19 @@ class Event:
     type: str
     data: dict[str, Any]
 
+    def json(self) -> dict[str, Any]:
+        """A row for append_events.sql; without `asdict`, which copies what was said."""
+        return {
+            "job_id": self.job_id,
+            "attempt": self.attempt,
+            "seq": self.seq,
+            "type": self.type,
+            "data": self.data,
+        }
+
 
 async def append(conn: AsyncConnection[Any], events: Sequence[Event], *, worker: UUID) -> None:
-    rows = json.dumps([asdict(event) for event in events], ensure_ascii=False)
+    rows = json.dumps([event.json() for event in events], ensure_ascii=False)
     await conn.execute(load("append_events"), {"events": rows, "worker": worker})
 
 

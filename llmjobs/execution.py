@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from llmjobs import outcomes
 from llmjobs.conf import conf
@@ -19,13 +19,21 @@ from llmjobs.estimates import cost_usd, weighted_tokens
 from llmjobs.events import Event
 from llmjobs.leases import Claimed, Settlement
 from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome, Usage
-from llmjobs.providers.openai import Call, OpenAIProviders, Timeouts
+from llmjobs.providers.openai import Call, Timeouts
 from llmjobs.states import SEQ_EPOCH, Endpoint, EventType
 
 logger = logging.getLogger("llmjobs.attempt")
 
 # Postgres stores no NUL, and UTF-8 no half of a surrogate pair; a provider may send either.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Providers(Protocol):
+    """Who makes a worker's calls. `run` raises nothing but its task's own cancellation."""
+
+    async def run(self, call: Call) -> Outcome: ...
+
+    async def close(self) -> None: ...
 
 
 class Attempt:
@@ -41,9 +49,9 @@ class Attempt:
         self.is_ended = False  # the call is over; its settlement is on its way
         self._seq = job.epoch * SEQ_EPOCH
         self._started = False
-        self._task: asyncio.Task[Outcome] | None = None
+        self._task: asyncio.Task[Any] | None = None  # while the call is made: what a stop cancels
 
-    async def run(self, providers: OpenAIProviders) -> Outcome:
+    async def run(self, providers: Providers) -> Outcome:
         """Make the call. Never raises: what is not foreseen becomes an outcome that an operator will look at."""
         try:
             return await self._run(providers)
@@ -52,7 +60,7 @@ class Attempt:
             if self._texts:
                 self._has_news(self)
 
-    async def _run(self, providers: OpenAIProviders) -> Outcome:
+    async def _run(self, providers: Providers) -> Outcome:
         self._has_news(self)
         call = self._new_call()
         if self.job.api_key_env and not call.api_key:
@@ -60,20 +68,25 @@ class Attempt:
                 f"expected the provider's key in the variable {self.job.api_key_env}, which this worker does not have"
             )
             return call.ended(Kind.PROVIDER_REFUSED, error=Error("api_key_missing", words))
-        self._task = asyncio.create_task(providers.run(call))
         if self.stop_reason is not None:
-            self._task.cancel()
+            return call.ended(self.stop_reason)
+        # The task that the worker made for this attempt: one more, for the call, was a tenth of an attempt's cost here.
+        self._task = task = asyncio.current_task()
         try:
-            return await self._task
+            return await providers.run(call)
         except asyncio.CancelledError:
+            if task is not None:
+                task.uncancel()  # it ends here, and the task goes on to settle
             return call.answer or call.ended(self.stop_reason or Kind.RELEASED)
         except Exception as error:  # the attempt's boundary: anything at all settles the job
             logger.exception("event=attempt_crashed job=%s attempt=%s", self.job.public_id, self.job.attempt)
             return call.ended(Kind.UNRECOGNISED, error=Error("internal_error", f"{type(error).__name__} in the worker"))
+        finally:
+            self._task = None
 
     def stop(self, reason: Kind) -> None:
         """Abort the call, because of a cancel or a drain. An answer that has finished wins."""
-        if self.stop_reason is None and (self._task is None or not self._task.done()):
+        if self.stop_reason is None and not self.is_ended:
             self.stop_reason = reason
             if self._task is not None:
                 self._task.cancel()

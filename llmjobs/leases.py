@@ -82,8 +82,8 @@ class Settlement:
     first_token_ago_s: float | None = None
 
     def json(self) -> dict[str, Any]:
-        """A row for settle.sql; without `asdict`, which would copy the answer."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """A row for settle.sql, which reads null where a column is missing; without `asdict`, which copies answers."""
+        return {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
 
 
 def handed_back(job_id: int, attempt: int) -> Settlement:

@@ -6,6 +6,7 @@ settle of its job has committed, never before.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -21,7 +22,7 @@ from psycopg import AsyncConnection
 from llmjobs import __version__, queue
 from llmjobs.conf import conf
 from llmjobs.database import DATABASE_GONE, async_pool
-from llmjobs.execution import Attempt, settlement
+from llmjobs.execution import Attempt, Providers, settlement
 from llmjobs.heartbeat import Beat, Heartbeat
 from llmjobs.leases import Claimed, handed_back
 from llmjobs.maintenance import Duties
@@ -34,7 +35,7 @@ from llmjobs.writer import Writer
 
 logger = logging.getLogger("llmjobs.worker")
 
-POOL_CONNECTIONS = 7  # claims, writer, poll, four duties; most of them are used now and then
+POOL_CONNECTIONS = 9  # claims, writer, wake-ups, poll, five duties; most of them are used now and then
 TICK_S = 0.5
 
 
@@ -60,7 +61,9 @@ class Report:
 
 
 class Worker:
-    def __init__(self, options: Options) -> None:
+    """`providers`: who makes its calls; None for the OpenAI-compatible ones that the catalogue names."""
+
+    def __init__(self, options: Options, providers: Providers | None = None) -> None:
         self.id = uuid.uuid4()
         self.options = options
         self.report = Report()
@@ -71,7 +74,7 @@ class Worker:
         self._idle.set()
         self._stop = asyncio.Event()
         self._signals = 0
-        self._providers = OpenAIProviders(calls_max=options.concurrency)
+        self._providers: Providers = providers or OpenAIProviders(calls_max=options.concurrency)
         self._writer = Writer(worker=self.id, connect=self._connect, ended=self._ended)
         self._is_claiming = False  # what the table says is held may be this claim's, not known here yet
         self._pool_ids = list(options.pools.values()) or None
@@ -81,6 +84,7 @@ class Worker:
     async def run(self) -> Report:
         """Until it is stopped, or empty where that was asked for. Raises one of DATABASE_GONE if it can't begin."""
         self._loop = asyncio.get_running_loop()
+        gc.freeze()  # what was imported: each full collection walked it, and stopped all streams for 100 ms
         async with self._open_pool():
             await self._register()
             heartbeat = self._heartbeat = Heartbeat(worker=self.id, tell=self._tell)

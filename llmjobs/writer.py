@@ -1,14 +1,16 @@
 """What a worker writes while its jobs run: events and settlements, of all its jobs together, in ticks.
 
 One transaction in flight a worker: an event's number never appears after a higher one. A tick waits for nothing when
-the one before is long ago, so a first token is seen at once; under load it gathers. The last events of an attempt and
-its settlement go in one transaction. When Postgres is gone the batch is kept and sent again: nothing is lost, and
-sending twice is harmless.
+the one before is long ago, so a first token is seen at once; under load it gathers, until it has a whole batch of
+settlements. The last events of an attempt and its settlement go in one transaction; the wake-ups go out after it, while
+the next one is on its way. When Postgres is gone the batch is kept and sent again: nothing is lost, and sending twice
+is harmless.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -31,10 +33,13 @@ RETRY_S = 0.25
 class Writer:
     def __init__(self, *, worker: UUID, connect: Connect, ended: Ended) -> None:
         self._worker, self._connect, self._ended = worker, connect, ended
+        self._batch_max = conf.settle_batch_max
         self._talking: dict[int, Attempt] = {}  # by job id: those with something to say
         self._settling: list[tuple[Attempt, Settlement]] = []
         self._wakes: list[Wake] = []  # of others' verbs, to go out with the next tick
         self._work = asyncio.Event()
+        self._full = asyncio.Event()  # a whole batch of settlements: there is nothing to gather
+        self._telling: asyncio.Task[None] | None = None  # the wake-ups of the tick before
         self._written_at = 0.0
         self.is_closing = False
 
@@ -46,6 +51,8 @@ class Writer:
         """The slot is free when `ended` is called, after the commit."""
         self._settling.append((attempt, settlement))
         self._work.set()
+        if len(self._settling) >= self._batch_max:
+            self._full.set()
 
     def wake(self, wakes: list[Wake]) -> None:
         self._wakes += wakes
@@ -59,23 +66,31 @@ class Writer:
 
     async def run(self) -> None:
         clock = asyncio.get_running_loop().time
+        self._batch_max = conf.settle_batch_max
         while True:
             await self._work.wait()
             if not self._settling and not self._talking and not self._wakes and self.is_closing:
-                return
+                break
             tick_ms = conf.settle_tick_ms if self._settling else conf.event_tick_ms
-            await asyncio.sleep(max(0.0, self._written_at + tick_ms / 1_000 - clock()))
+            await self._gather(self._written_at + tick_ms / 1_000 - clock())
             self._work.clear()
             await self._write()
             self._written_at = clock()
             if self._settling or self._talking or self._wakes or self.is_closing:
                 self._work.set()
+        if self._telling is not None:
+            await self._telling
+
+    async def _gather(self, for_s: float) -> None:
+        """Until the tick, or until there is a whole batch."""
+        if for_s > 0 and len(self._settling) < self._batch_max:
+            self._full.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(for_s):
+                    await self._full.wait()
 
     async def _write(self) -> None:
-        batch, self._settling = (
-            self._settling[: conf.settle_batch_max],
-            self._settling[conf.settle_batch_max :],
-        )
+        batch, self._settling = self._settling[: self._batch_max], self._settling[self._batch_max :]
         talking, self._talking = self._talking, {}
         wakes, self._wakes = self._wakes, []
         events: list[Event] = []
@@ -91,7 +106,9 @@ class Writer:
             states, more = await self._send_singly(events, settled)
         for attempt, _ in batch:
             self._ended(attempt, states.get(attempt.job.id))
-        await self._notify(wakes + more)
+        if self._telling is not None:
+            await self._telling
+        self._telling = asyncio.create_task(self._notify(wakes + more)) if wakes or more else None
 
     async def _send(self, events: list[Event], settled: list[Settlement]) -> tuple[dict[int, str], list[Wake]]:
         """Waits for as long as Postgres is away. Raises psycopg.Error for what it refuses."""
@@ -127,8 +144,6 @@ class Writer:
         return states, wakes
 
     async def _notify(self, wakes: list[Wake]) -> None:
-        if not wakes:
-            return
         try:
             async with self._connect() as conn:
                 await wake(conn, (EVENTS_CHANNEL, wakes))

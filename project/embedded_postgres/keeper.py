@@ -6,6 +6,7 @@ child, so that a busy process would be the wrong parent.
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ STARTED_AFTER_S = 2.0  # a server that ends sooner than this after its first sta
 RESTARTS_MAX = 100  # of a server that was killed while it was in use; one that still has children refuses at first
 LOG_BYTES_MAX = 16 * 1024 * 1024
 OPTIONS = ("listen_addresses=", "timezone=UTC", "log_timezone=UTC", "max_connections=200")
+SHARED_BUFFERS_MB = (128, 512)  # of 128, Postgres's default, a backlog of a million jobs does not fit its hot part
 THROWAWAY_OPTIONS = ("fsync=off", "full_page_writes=off")  # synchronous_commit stays on, as in production
 
 
@@ -48,7 +50,7 @@ def main() -> None:
 def _spawn(cluster: Cluster) -> "subprocess.Popen[bytes]":
     command: list[str | Path] = [cluster.binaries / "postgres", "-D", cluster.data]
     sockets = str(cluster.sockets).replace('"', '""')  # a list of folders, in which quotes keep spaces
-    options = (f'unix_socket_directories="{sockets}"', *OPTIONS)
+    options = (f'unix_socket_directories="{sockets}"', f"shared_buffers={_shared_buffers_mb()}MB", *OPTIONS)
     for option in (*options, *THROWAWAY_OPTIONS) if cluster.throwaway else options:
         command += ["-c", option]
     if cluster.log.exists() and cluster.log.stat().st_size > LOG_BYTES_MAX:
@@ -62,6 +64,13 @@ def _spawn(cluster: Cluster) -> "subprocess.Popen[bytes]":
             preexec_fn=_stop_with_parent,
             **surroundings(cluster.run_as),
         )
+
+
+def _shared_buffers_mb() -> int:
+    """A sixteenth of the memory, within bounds; it is taken as it is used."""
+    least, most = SHARED_BUFFERS_MB
+    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
+    return min(max(memory_mb // 16, least), most)
 
 
 def _stop_with_parent() -> None:

@@ -1,6 +1,6 @@
-"""What is measured stands here: a database of its own on the site's server, one simulator, workers, a web server.
+"""What is measured stands here: databases of its own on the site's server, one simulator, workers, a web server.
 
-Owns these and takes them away at the end; the server's other databases are not touched. Postgres is as it is for users:
+Owns these and takes them away at the end; `databases.py` makes the databases. Postgres is as it is for users:
 fsync on. The workers and the web server are the commands that users run, in processes of their own.
 """
 
@@ -17,13 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-import psycopg
-from django.conf import settings
-from django.core.management import call_command
-from django.db import connection, connections
-from psycopg import sql
 
 from llmjobs import queue
 from llmjobs.demo.processes import Child, stop
@@ -33,9 +26,9 @@ from llmjobs.models import Worker as WorkerRow
 from llmjobs.states import State
 from llmjobs.submissions import Submission, parse
 from llmjobs.testing import SimulatorProcess
+from tests.bench import databases
 
 ROOT = Path(__file__).resolve().parents[2]
-PREFIX = "llmjobs_bench_"
 MODEL = "bench"
 SUBMIT_BATCH = 500
 READY_WITHIN_S = 60
@@ -53,7 +46,7 @@ class Ground:
 
     def make_client(self, name: str, tier: str) -> Client:
         row = Tier.objects.get(name=tier)
-        return Client.objects.create(name=name, tier=row, max_queued=1_000_000)
+        return Client.objects.create(name=name, tier=row, max_queued=1_000_000, max_queued_tokens=2_000_000_000)
 
     def submit(self, jobs: Sequence[Submission], client: Client | None = None) -> None:
         """In bulk, a batch a transaction."""
@@ -119,48 +112,12 @@ def last_job_id() -> int:
 @contextmanager
 def prepared() -> Iterator[Ground]:
     """Django is set up; from here on everything uses the new database."""
-    _sweep()
-    name = f"{PREFIX}{os.getpid()}"
-    with _server() as server:
-        server.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     logs = Path(tempfile.mkdtemp(prefix="llmjobs-bench-"))
     try:
-        _use(name)
-        call_command("migrate", verbosity=0, interactive=False)
-        with SimulatorProcess() as simulator:
+        with databases.prepared(), SimulatorProcess() as simulator:
             yield Ground(simulator, logs)
     finally:
-        connections.close_all()
-        with _server() as server:
-            server.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
         shutil.rmtree(logs)
-
-
-def _use(name: str) -> None:
-    """Here and, by the environment, in every process that is started from here."""
-    connections.close_all()
-    settings.DATABASES["default"]["NAME"] = connection.settings_dict["NAME"] = name
-    url = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
-    is_embedded = os.environ["DATABASE_URL"] == os.environ.get("EMBEDDED_POSTGRES_URL")
-    os.environ["DATABASE_URL"] = url
-    if is_embedded:
-        os.environ["EMBEDDED_POSTGRES_URL"] = url
-
-
-def _server() -> "psycopg.Connection[Any]":
-    params = {**connection.get_connection_params(), "dbname": "postgres", "autocommit": True}
-    for django_only in ("cursor_factory", "context", "pool"):
-        params.pop(django_only, None)
-    return psycopg.connect(**params)
-
-
-def _sweep() -> None:
-    """Databases of runs that were killed."""
-    with _server() as server:
-        rows = server.execute("select datname from pg_database where starts_with(datname, %s)", [PREFIX]).fetchall()
-        for (name,) in rows:
-            if not Path(f"/proc/{name.removeprefix(PREFIX)}").exists():
-                server.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 def run_json(command: Sequence[str]) -> dict[str, Any]:

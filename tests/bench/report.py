@@ -26,11 +26,11 @@ class Table:
         """A figure for information."""
         self.figures.append(Figure(name, value))
 
-    def at_least(self, name: str, value: float, least: float, unit: str = "") -> None:
-        self.figures.append(Figure(name, f"{value:.2f}{unit}", f"at least {least:g}{unit}", value >= least))
+    def at_least(self, name: str, value: float, least: float, unit: str = "", digits: int = 2) -> None:
+        self.figures.append(Figure(name, f"{value:,.{digits}f}{unit}", f"at least {least:g}{unit}", value >= least))
 
-    def at_most(self, name: str, value: float, most: float, unit: str) -> None:
-        self.figures.append(Figure(name, f"{value:.1f} {unit}", f"at most {most:g} {unit}", value <= most))
+    def at_most(self, name: str, value: float, most: float, unit: str, digits: int = 1) -> None:
+        self.figures.append(Figure(name, f"{value:.{digits}f} {unit}", f"at most {most:g} {unit}", value <= most))
 
     def lines(self) -> Iterator[str]:
         yield ""

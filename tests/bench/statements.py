@@ -5,15 +5,10 @@ For information: what a change of the SQL is compared with. Claims and settles o
 
 import asyncio
 import time
-import uuid
-from typing import Any
-
-from psycopg import AsyncConnection
 
 from llmjobs import queue
-from llmjobs.database import connect_async
-from llmjobs.leases import Claimed, Settlement
 from llmjobs.models import Client
+from tests.bench.claims import claimer
 from tests.bench.ground import SUBMIT_BATCH, Ground, jobs_of
 from tests.bench.report import Table, percentile, progress
 
@@ -51,37 +46,12 @@ def _submit(clients: list[Client], count: int) -> float:
 
 async def _claims(pool_id: int) -> tuple[list[float], list[float]]:
     """Milliseconds of each claim and of each settle, once the inbox is folded."""
-    worker = uuid.uuid4()
     claims_ms: list[float] = []
     settles_ms: list[float] = []
-    async with await connect_async() as conn:
-        while await queue.sweep(conn):
-            pass
-        while len(claims_ms) < CLAIMS:
-            began_at = time.perf_counter()
-            claimed = await _claim(conn, worker, pool_id)
-            claimed_at = time.perf_counter()
-            await _settle(conn, worker, claimed)
-            claims_ms.append((claimed_at - began_at) * 1000)
-            settles_ms.append((time.perf_counter() - claimed_at) * 1000)
+    async with claimer(pool_id) as one:
+        await one.fold()
+        for _ in range(CLAIMS):
+            claimed, took_ms = await one.claim_all(PER_CLAIM)
+            claims_ms.append(took_ms)
+            settles_ms.append(await one.settle(claimed))
     return claims_ms, settles_ms
-
-
-async def _claim(conn: AsyncConnection[Any], worker: uuid.UUID, pool_id: int) -> list[Claimed]:
-    claim = await queue.claim(conn, worker=worker, pool_id=pool_id, count=PER_CLAIM)
-    if len(claim.jobs) != PER_CLAIM:
-        raise RuntimeError(f"expected {PER_CLAIM} jobs of a full backlog, got {len(claim.jobs)}")
-    return claim.jobs
-
-
-async def _settle(conn: AsyncConnection[Any], worker: uuid.UUID, claimed: list[Claimed]) -> None:
-    ends = [
-        Settlement(
-            job.id, job.attempt, "completed", "completed", False, 0, "Completed.", output="{}", output_text="said",
-            input_tokens=10, output_tokens=50, cost=60.0,
-        )
-        for job in claimed
-    ]  # fmt: skip
-    states, _ = await queue.settle(conn, ends, worker=worker)
-    if len(states) != len(claimed):
-        raise RuntimeError(f"expected {len(claimed)} settled jobs, got {len(states)}")

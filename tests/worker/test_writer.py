@@ -1,6 +1,7 @@
 """What a worker writes: in ticks, of all its jobs together, again after an outage, without what Postgres refuses."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -169,6 +170,16 @@ def test_a_settlement_is_written_in_bounded_batches(hand, desk, client, pool, se
     desk.write(*[(desk.attempt(job), settlement(job)) for job in jobs])
     assert sizes == [4, 4, 2]
     assert set(desk.ended.values()) == {"completed"} and len(desk.ended) == 10
+
+
+def test_a_whole_batch_of_settlements_waits_for_no_tick(hand, desk, client, pool, settings):
+    settings.LLMJOBS_SETTLE_BATCH_MAX = 4
+    settings.LLMJOBS_SETTLE_TICK_MS = 5_000
+    jobs = claimed(hand, client, pool, 12)
+    began_at = time.monotonic()
+    desk.write(*[(desk.attempt(job), settlement(job)) for job in jobs])
+    assert time.monotonic() - began_at < 4
+    assert len(desk.ended) == 12
 
 
 def test_a_tick_sends_one_wake_up_for_all_its_jobs(hand, desk, client, pool):
