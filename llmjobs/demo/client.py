@@ -17,7 +17,7 @@ PAUSE_S = 0.1  # before a stream is opened again
 
 
 class ApiError(Exception):
-    """An answer with an error's status; the message is the API's own. `retry_after_s` where it says when to come back."""
+    """An answer with an error's status; the message is the API's own. `retry_after_s`: when it says to come back."""
 
     def __init__(self, status: int, body: bytes, retry_after: str | None = None) -> None:
         self.status = status

@@ -1,15 +1,17 @@
--- Called by: queue.claim, fifth, under the turnstile.
--- Parameters: pool; count: the most jobs claimed; worker (uuid); tiers: ids that this worker serves, null for all; short_only; exclude: lanes that the
--- claim before this one found locked; is_look: false.
--- Literal: {n}, at least count, one of a few sizes: the most lanes looked at, and heads read of each.
+-- Called by: queue.claim, after the fold, under the turnstile.
+-- Parameters: pool; count: the most jobs claimed; worker (uuid); tiers: ids that this worker serves, null for all;
+-- short_only; exclude: lanes that the claim before this one found locked; is_look: false.
+-- Literal: {n}, at least count, one of a few sizes.
 -- Returns: a row a job with all that its attempt needs, or one row of nulls; in each, what to know of the claim itself:
 -- slept (lanes put to sleep), skipped (lanes whose heads others hold locked), is_cut (a wall ended it: there is more).
 -- What is claimed, in the order of `fair_order`, is charged at once with its expected cost; settle corrects that.
 -- Locks: the claimed jobs, SKIP LOCKED, in the order of their ids.
-with {fair_order.sql}, chosen as materialized (
+with {fair_order.sql}, quota as materialized (
+    select least(%(count)s::int, coalesce(max_running, 2147483647) - (select sum(running) from all_tiers)) as jobs from pool
+), chosen as materialized (
     select *
     from ordered
-    where place <= least(%(count)s::int, (select coalesce(pool.max_running, 2147483647) from pool) - (select sum(running) from all_tiers))
+    where place <= (select jobs from quota)
         and place < coalesce((select min(place) from ordered where is_wall), 9223372036854775807)
 ), locked as materialized (
     select id, coalesce(expires_at <= statement_timestamp(), false) as is_expired
@@ -175,7 +177,7 @@ with {fair_order.sql}, chosen as materialized (
     select
         count(*) filter (where is_empty)::int as slept,
         coalesce(array_agg(lane_id) filter (where locked > 0 and taken = 0), '{}') as skipped,
-        exists (select from ordered where is_wall and place <= %(count)s::int) as is_cut
+        exists (select from ordered where is_wall and place <= (select jobs from quota)) as is_cut
     from lanes_seen
 )
 select y.slept, y.skipped, y.is_cut, s.id, s.public_id, s.state, s.attempt, s.epoch, s.failures, s.endpoint, s.client_id, s.size, s.max_attempts,

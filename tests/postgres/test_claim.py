@@ -331,6 +331,28 @@ def test_a_claim_charges_the_estimate_and_a_settle_corrects_it(hand, client, poo
     assert _of_tiers("vt")["enterprise"] == pytest.approx(3 * claimed.charged / client.tier.weight)
 
 
+def test_a_full_model_with_a_long_queue_is_not_asked_again_and_again(hand, pool):
+    """Where a wall would end the claim, but there is no room anyway, nothing more comes of asking."""
+    for name, words in (("terse", 1), ("wordy", 40_000)):
+        submit(make_client(name, tier="pro"), pool, 120, body={"messages": [{"role": "user", "content": "x" * words}]})
+    Model.objects.update(max_running=2)
+    assert len(hand.claim(pool, 2)) == 2
+    full = hand.claim_once(pool, 60)
+    assert (full.jobs, full.again) == ([], False)
+
+
+def test_a_claim_of_many_takes_what_as_many_claims_of_one_would(hand, pool):
+    """However much jobs differ in cost: where too few heads were read, it ends at a wall and says that there is more."""
+    for name, words in (("terse", 1), ("wordy", 40_000)):
+        submit(make_client(name, tier="pro"), pool, 120, body={"messages": [{"role": "user", "content": "x" * words}]})
+    hand.claim(pool, 2)
+    first = hand.claim_once(pool, 60)
+    assert 0 < len(first.jobs) <= 60
+    rest = [] if len(first.jobs) == 60 else hand.claim(pool, 60 - len(first.jobs))
+    terse = sum(job.client == "terse" for job in [*first.jobs, *rest])
+    assert terse == pytest.approx(60 * 10_260 / (10_260 + 261), abs=3)
+
+
 def test_a_large_inbox_is_folded_in_steps_and_claims_say_that_there_is_more(hand, pool, settings):
     settings.LLMJOBS_FOLD_ROWS_MAX = 100
     client = make_client("c", tier="enterprise")

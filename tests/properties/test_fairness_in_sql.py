@@ -82,7 +82,8 @@ def stand(clients: list[Client], standings: list[Standing], tier_vts: list[float
     execute("update llmjobs_laneturn l set vt = f.vt from llmjobs_flowturn f where f.flow_id = l.flow_id")
     for name, vt in zip(TIERS, tier_vts, strict=True):
         execute(
-            "update llmjobs_tierturn set vt = %s, floors = array_fill(0::float8, array[10]), floor_flows = '{}' where tier_id = %s",
+            "update llmjobs_tierturn set vt = %s, floors = array_fill(0::float8, array[10]), floor_flows = '{}' "
+            "where tier_id = %s",
             vt,
             Tier.objects.get(name=name).pk,
         )
