@@ -223,8 +223,9 @@ async def claim(
         elif row["state"] == "expired":
             result.expired.append(Wake(row["id"], row["client_id"], row["epoch"] << 20))
     is_short = len(result.jobs) < count
-    is_cut = rows[0]["slept"] or rows[0]["is_cut"] or result.skipped or result.expired
-    result.again = more or (is_short and bool(is_cut))
+    # Each of these is a step: the next claim sees other lanes, or goes on behind what this one took.
+    stepped = rows[0]["slept"] or result.skipped or result.expired or (result.jobs and rows[0]["is_cut"])
+    result.again = more or (is_short and bool(stepped))
     return result
 
 
@@ -273,6 +274,7 @@ async def settle(
     """
     rows = json.dumps([settlement.json() for settlement in settlements], ensure_ascii=False)
     async with conn.pipeline(), conn.transaction():
+        await conn.execute(load("pin_writes"))
         if events:
             await append(conn, events, worker=worker)
         cursor = await conn.execute(load("settle"), {"settlements": rows, "worker": worker})

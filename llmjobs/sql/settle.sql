@@ -33,7 +33,7 @@ with ended as materialized (
         available_at = case when d.next = 'scheduled' then statement_timestamp() + make_interval(secs => d.delay_s) else j.available_at end,
         finished_at = case when d.next in ('scheduled', 'queued') then null else statement_timestamp() end
     from decided as d
-    where j.id = d.job_id and j.id = any (array(select job_id from decided))
+    where j.id = d.job_id
     returning j.id, j.pool_id, j.client_id, j.priority, j.size, j.lane_order, j.epoch, j.available_at, j.est_cost, d.*
 ), closed as (
     update llmjobs_attempt as a
@@ -43,7 +43,7 @@ with ended as materialized (
         sent_at = statement_timestamp() - make_interval(secs => m.sent_ago_s),
         first_token_at = statement_timestamp() - make_interval(secs => m.first_token_ago_s)
     from moved as m
-    where a.job_id = m.id and a.number = m.attempt and a.job_id = any (array(select id from moved))
+    where a.job_id = m.id and a.number = m.attempt
     returning a.job_id, a.tier_id, a.cost as used, a.output_tokens as said,
         m.outcome = 'completed' and m.cost is not null and m.output_tokens is not null as is_lesson,
         (a.cost - a.charged) / a.flow_weight as flow_vt, (a.cost - a.charged) / a.tier_weight as tier_vt

@@ -164,8 +164,8 @@ def test_events_and_attempts_are_the_newest_few(browser: Browser) -> None:
     template = Attempt.objects.get(job=job)
     Attempt.objects.bulk_create(
         Attempt(
-            job=job, number=number, pool=template.pool, tier=template.tier, worker_id=uuid.uuid4(), charged=1,
-            flow_weight=1, tier_weight=1,
+            job=job, number=number, pool=template.pool, client=job.client, tier=template.tier, worker_id=uuid.uuid4(),
+            waited_s=0, charged=1, flow_weight=1, tier_weight=1,
         )
         for number in range(1, ATTEMPTS_MAX + 20)
     )  # fmt: skip
@@ -187,8 +187,8 @@ def test_a_page_costs_the_same_queries_whatever_the_job_went_through(
         job = make_job("running", attempt=100)
         for attempt in range(number):
             Attempt.objects.create(
-                job=job, number=attempt, pool=make_model(), tier=job.tier, worker_id=make_worker().pk, charged=1,
-                flow_weight=1, tier_weight=1,
+                job=job, number=attempt, pool=make_model(), client=job.client, tier=job.tier,
+                worker_id=make_worker().pk, waited_s=0, charged=1, flow_weight=1, tier_weight=1,
             )  # fmt: skip
             JobEvent.objects.create(job=job, seq=(attempt + 5) * SEQ_EPOCH, type="status", data={"status": "queued"})
         with django_assert_max_num_queries(16) as captured:

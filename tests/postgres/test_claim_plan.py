@@ -50,15 +50,19 @@ def backlog(settings):
         yield hand, pool
 
 
-def plans(hand: Hand, statement: str, params: dict, *, pinned: bool = True) -> list[dict]:
-    """The nodes of the generic plan, as prepared statements get it; `pinned`: as inside a claim's transaction."""
+PINNED = load("lock").replace("%(shard)s", "1")
+
+
+def plans(hand: Hand, statement: str, params: dict, *, pin: str | None = PINNED) -> list[dict]:
+    """The nodes of the generic plan, as prepared statements get it; `pin`: what comes first in its transaction."""
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
     text = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement).replace("%%", "%")
 
     async def explained() -> str:
         async with hand.connection.transaction(force_rollback=True):
-            pin = load("lock").replace("%(shard)s", "1") if pinned else "set local plan_cache_mode = force_generic_plan"
-            await hand.connection.execute(pin)
+            await hand.connection.execute("set local plan_cache_mode = force_generic_plan")
+            if pin is not None:
+                await hand.connection.execute(pin)
             if "is_grown" not in statement:
                 await hand.connection.execute("set local enable_nestloop = on")  # as the fold leaves it
             await hand.connection.execute(f"prepare explained as {text}")
@@ -148,7 +152,7 @@ def test_what_a_worker_writes_is_found_by_its_keys(backlog, statistics):
         "settlements": f"'{json.dumps([_row(settlement(job)) for job in claimed])}'::json",
     }
     for verb in ("settle", "append_events", "cancel", "heartbeat"):
-        nodes = plans(hand, load(verb), params, pinned=False)
+        nodes = plans(hand, load(verb), params, pin=load("pin_writes") if verb == "settle" else None)
         assert looked_at(nodes)["llmjobs_job"] <= 16 * 10, (verb, looked_at(nodes))
 
 
