@@ -342,7 +342,7 @@ def test_a_full_model_with_a_long_queue_is_not_asked_again_and_again(hand, pool)
 
 
 def test_a_claim_of_many_takes_what_as_many_claims_of_one_would(hand, pool):
-    """However much jobs differ in cost: where too few heads were read, it ends at a wall and says that there is more."""
+    """However much jobs differ in cost: where too few heads were read it ends at a wall, and says so."""
     for name, words in (("terse", 1), ("wordy", 40_000)):
         submit(make_client(name, tier="pro"), pool, 120, body={"messages": [{"role": "user", "content": "x" * words}]})
     first = hand.claim_once(pool, 60)
