@@ -52,11 +52,19 @@ def async_pool(*, min_size: int, max_size: int) -> AsyncConnectionPool[AsyncConn
         reconnect_timeout=POOL_TIMEOUT_S,
         open=False,
         name="llmjobs",
+        configure=_read_committed,
     )
 
 
 async def connect_async() -> AsyncConnection[Any]:
-    return await AsyncConnection.connect(**dsn(direct=True))
+    conn = await AsyncConnection.connect(**dsn(direct=True))
+    await _read_committed(conn)
+    return conn
+
+
+async def _read_committed(conn: AsyncConnection[Any]) -> None:
+    """Whatever the database's default: a claim must see what was committed while it waited for the turnstile."""
+    await conn.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
 
 
 def connect_sync(timeout_s: float) -> psycopg.Connection[Any]:

@@ -230,6 +230,7 @@ class FairPool:
         flow = self.flows[job.client]
         tier, lane = flow.tier, flow.lane(job)
         lane.jobs.remove(job)
+        lane.rank = RANKS[job.priority]  # it was served: what it had risen by is spent
         if at_s is not None:
             lane.served_at_s = at_s
         tier.served_vt, tier.flows_vt = max(tier.served_vt, tier.vt), max(tier.flows_vt, flow.vt)

@@ -51,7 +51,7 @@ class Claim:
 
     jobs: list[Claimed] = field(default_factory=list)
     expired: list[Wake] = field(default_factory=list)
-    skipped: list[int] = field(default_factory=list)  # lanes whose heads others hold locked
+    skipped: list[int] = field(default_factory=list)  # jobs that others hold locked
     again: bool = False
 
 

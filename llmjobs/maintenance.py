@@ -5,7 +5,7 @@ Each runs at its own pace, until it finds less than a full batch. When Postgres 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import psycopg
@@ -36,14 +36,16 @@ class Duties:
     ) -> None:
         self._connect, self._moved, self._poke, self._may_reclaim = connect, moved, poke, may_reclaim
 
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._every("stage", lambda: conf.poll_s, queue.stage))
-            group.create_task(self._every("expire", lambda: conf.sweep_every_s, queue.expire))
-            group.create_task(self._every("reclaim", lambda: conf.reclaim_every_s, self._reclaim))
-            group.create_task(self._every("sweep", lambda: conf.sweep_every_s, _sweep))
-            group.create_task(self._every("full sweep", lambda: conf.full_sweep_every_s, _sweep_fully))
-            group.create_task(self._every("count", lambda: counts.COUNT_EVERY_S, _count))
+    def all(self) -> list[Coroutine[Any, Any, None]]:
+        """A loop each, until it is cancelled."""
+        return [
+            self._every("stage", lambda: conf.poll_s, queue.stage),
+            self._every("expire", lambda: conf.sweep_every_s, queue.expire),
+            self._every("reclaim", lambda: conf.reclaim_every_s, self._reclaim),
+            self._every("sweep", lambda: conf.sweep_every_s, _sweep),
+            self._every("full sweep", lambda: conf.full_sweep_every_s, _sweep_fully),
+            self._every("count", lambda: counts.COUNT_EVERY_S, _count),
+        ]
 
     async def _every(self, name: str, pace_s: Callable[[], float], verb: Verb) -> None:
         while True:

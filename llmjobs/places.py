@@ -15,6 +15,7 @@ from typing import Any
 from django.db import connection, transaction
 
 from llmjobs.conf import conf
+from llmjobs.folding import help_fold
 from llmjobs.models import Job
 from llmjobs.sql import load
 
@@ -22,6 +23,7 @@ STARTS_MAX = 1_000  # looked ahead; beyond it a position is a round number
 KEPT_S = 0.5
 KEPT_BY_COST = 20  # and as many times longer as it took to ask: looking ahead takes 5 % of a core at most
 POOLS_MAX = 1_000
+PASSING = frozenset({"client_concurrency", "model_concurrency"})  # it goes on by itself, as others end
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def _ask(pool_id: int) -> Starts:
     params: dict[str, Any] = {
         "pool": pool_id, "count": STARTS_MAX, "tiers": None, "short_only": False, "exclude": [], "is_look": True,
     }  # fmt: skip
+    help_fold()  # what was submitted since the last claim has no place before
     # The planner is pinned as for a claim, and let go of by rolling back, so that a caller's transaction keeps its own.
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(load("pin"))
@@ -132,6 +135,7 @@ def _place(row: dict[str, Any], starts: Starts) -> Place:
         "model_concurrency": row["is_model_full"],
     }
     blocked_by = next((reason for reason, holds in reasons.items() if holds), None)
+    is_moving = blocked_by is None or blocked_by in PASSING
     starts_per_s = row["starts_per_s"]
-    eta_s = round((position + 1) / starts_per_s, 1) if starts_per_s and blocked_by is None else None
+    eta_s = round((position + 1) / starts_per_s, 1) if starts_per_s and is_moving else None
     return Place(position, eta_s, blocked_by)

@@ -26,13 +26,13 @@ from llmjobs.catalog import pool_for
 from llmjobs.conf import conf
 from llmjobs.errors import IdempotencyInProgress, IdempotencyKeyReused, JobNotFound, NotAllowed
 from llmjobs.events import EVENTS_CHANNEL, WORK_CHANNEL, Event, Wake, append, wake_on_commit
+from llmjobs.folding import SHARD, fold
 from llmjobs.leases import Claim, Claimed, Settlement
 from llmjobs.models import Client, Job, JobEvent, JobRequest, JobResult
 from llmjobs.sql import load
 from llmjobs.states import TERMINAL
 from llmjobs.submissions import Submission
 
-SHARD = 1
 CLAIM_SIZES = (1, 4, 16, 64, 256)  # literal limits in a few sizes, so that few plans exist
 DUTY_ROWS = 500  # rows that a duty takes at once: its locks last milliseconds
 
@@ -201,7 +201,7 @@ async def claim(
 
     Where somebody's first job needs a flow or lane made, that claim takes nothing, and a second one makes them first.
     """
-    size = next((n for n in CLAIM_SIZES if n >= count), CLAIM_SIZES[-1])
+    size = next((n for n in CLAIM_SIZES if n >= count + len(exclude)), CLAIM_SIZES[-1])
     count = min(count, size)
     params = {
         "pool": pool_id, "count": count, "worker": worker, "tiers": tiers, "short_only": short_only,
@@ -209,11 +209,11 @@ async def claim(
     }  # fmt: skip
     for is_grown in (False, True):
         async with conn.pipeline(), conn.transaction():
-            fold = await _fold(conn, is_grown=is_grown)
+            folded = await fold(conn, is_grown=is_grown)
             cursor = conn.cursor(row_factory=dict_row)
             await cursor.execute(load("claim", n=size), params)
         rows = await cursor.fetchall()
-        _, more, is_missing, *_ = await fold.fetchone()
+        _, more, is_missing, *_ = await folded.fetchone()
         if not is_missing:
             break
     result = Claim(skipped=rows[0]["skipped"])
@@ -229,19 +229,6 @@ async def claim(
     return result
 
 
-async def _fold(
-    conn: AsyncConnection[Any], *, is_grown: bool = True, is_sweep: bool = False, is_full: bool = False
-) -> Any:
-    """The statements before the claim proper: lock the turnstile, grow where it is needed, fold."""
-    params = {
-        "shard": SHARD, "is_grown": is_grown, "is_sweep": is_sweep, "is_full": is_full, "lag_tokens": conf.lag_tokens,
-    }  # fmt: skip
-    await conn.execute(load("lock"), params)
-    if is_grown:
-        await conn.execute(load("grow", rows=conf.fold_rows_max), params)
-    return await conn.execute(load("fold", rows=conf.fold_rows_max), params)
-
-
 async def sweep(conn: AsyncConnection[Any], *, is_full: bool = False) -> int:
     """Fold the rows of the inbox whose transaction committed late, and raise the lanes that are due to age.
 
@@ -251,7 +238,7 @@ async def sweep(conn: AsyncConnection[Any], *, is_full: bool = False) -> int:
         due = await (await conn.execute(load("sweep_is_due"), {"shard": SHARD, "is_full": is_full})).fetchone()
         if due is None or not due[0]:
             return 0
-        taken, *_ = await (await _fold(conn, is_sweep=True, is_full=is_full)).fetchone()
+        taken, *_ = await (await fold(conn, is_sweep=True, is_full=is_full)).fetchone()
     return int(taken)
 
 

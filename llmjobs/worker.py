@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection
 
 from llmjobs import __version__, queue
@@ -76,6 +77,7 @@ class Worker:
         self._signals = 0
         self._providers: Providers = providers or OpenAIProviders(calls_max=options.concurrency)
         self._writer = Writer(worker=self.id, connect=self._connect, ended=self._ended)
+        self._long_waiting: set[int] = set()  # pools that were asked for short jobs only
         self._is_claiming = False  # what the table says is held may be this claim's, not known here yet
         self._pool_ids = list(options.pools.values()) or None
         self._tier_ids = list(options.tiers.values()) or None
@@ -98,16 +100,14 @@ class Worker:
             )
             side = [
                 asyncio.create_task(task)
-                for task in (duties.run(), self._rotation.listen(), self._rotation.poll(), self._tick())
+                for task in (*duties.all(), self._rotation.listen(), self._rotation.poll(), self._tick())
             ]
             claims = asyncio.create_task(self._claims())
             try:
                 await _first_of(self._stop.wait(), claims, writer, *side)
                 await self._drain(claims)
             finally:
-                for task in [claims, *side]:
-                    task.cancel()
-                await asyncio.gather(claims, *side, return_exceptions=True)
+                await _cancelled(claims, *side)
                 self._writer.close()
                 await writer
                 await asyncio.to_thread(heartbeat.stop)
@@ -135,8 +135,12 @@ class Worker:
             pool_id = self._rotation.next()
             try:
                 await self._claim(pool_id)
-            except DATABASE_GONE as error:
-                logger.warning("event=claim_waits reason=%r", str(error).strip().partition("\n")[0])
+            except psycopg.Error as error:
+                reason = str(error).strip().partition("\n")[0]
+                if isinstance(error, DATABASE_GONE):
+                    logger.warning("event=claim_waits reason=%r", reason)
+                else:  # one pool's fault must not end what all others run
+                    logger.error("event=claim_failed pool=%s reason=%r", pool_id, reason)
                 self._rotation.add([pool_id])
                 await asyncio.sleep(conf.poll_s)
 
@@ -169,6 +173,8 @@ class Worker:
                 self._rotation.add([pool_id])
                 return
             if not claim.again or len(exclude) > 1_000:
+                if short_only:
+                    self._long_waiting.add(pool_id)
                 return
 
     def _wanted(self) -> int:
@@ -226,7 +232,8 @@ class Worker:
         if not self._attempts:
             self._idle.set()
         # Its end may have opened its pool: a limit of running jobs, or a slot for a long one.
-        self._rotation.add([attempt.job.pool_id])
+        self._rotation.add([attempt.job.pool_id, *self._long_waiting])
+        self._long_waiting.clear()
 
     async def _is_empty(self) -> bool:
         """Whether nothing is queued, running or waiting for a retry, in what this worker serves."""
@@ -348,6 +355,18 @@ class Worker:
                 )
         except DATABASE_GONE:
             pass  # its lease ends by itself
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancels them until all have ended. Once is not enough: a cancel that comes while a query's answer does is lost
+    below psycopg, and the loop that asked would go on for ever.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=TICK_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _first_of(*waits: Any) -> None:

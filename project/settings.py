@@ -40,8 +40,10 @@ if not os.environ.get("DATABASE_URL"):
 IS_EMBEDDED = os.environ["DATABASE_URL"] == os.environ.get("EMBEDDED_POSTGRES_URL")
 
 DATABASES = {"default": connection_settings(os.environ["DATABASE_URL"])}
-# Under ASGI a kept connection belongs to a thread that may never come back.
+# Under ASGI a kept connection belongs to a thread that may never come back: a web server has a pool instead (asgi.py).
 DATABASES["default"]["CONN_MAX_AGE"] = 0
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+WEB_POOL = {"min_size": 1, "max_size": 6, "timeout": 5, "max_idle": 60, "reconnect_timeout": 5}
 # Who needs another address for LISTEN has a pooler here, and cursors do not outlive its transactions.
 DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = bool(LLMJOBS.get("LLMJOBS_LISTEN_DSN"))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

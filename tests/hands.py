@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 from llmjobs import queue
 from llmjobs.database import dsn
 from llmjobs.events import Event, Wake, append
+from llmjobs.folding import fold
 from llmjobs.models import Client, Job, Model, Worker
 from llmjobs.queue import Claim, Claimed, Settlement
 from llmjobs.states import State
@@ -98,7 +99,7 @@ class Hand:
 
         async def folded() -> None:
             async with self.connection.transaction():
-                await queue._fold(self.connection, is_sweep=True, is_full=True)
+                await fold(self.connection, is_sweep=True, is_full=True)
 
         self.run(folded())
 

@@ -254,7 +254,7 @@ OPERATIONS: dict[str, Json] = {
                 413: "The body is too large (`request_too_large`).",
                 415: "The body is not `application/json`.",
                 422: "The `Idempotency-Key` came before with another body (`idempotency_key_reused`).",
-                429: "The queue is full (`queue_full`), or the budget is spent (`insufficient_quota`).",
+                429: "The queue is full (`queue_full`); `Retry-After` says in how many seconds there may be room.",
             },
         ),
         _operation(

@@ -13,6 +13,7 @@ set client_id = j.client_id,
         0, extract(epoch from a.claimed_at - greatest(j.created_at, least(j.available_at, a.claimed_at))))
 from llmjobs_job as j
 where j.id = a.job_id;
+update llmjobs_attempt set waited_s = 0 where waited_s is null;
 """
 
 # Lanes that wait now begin to age now; the next fold sets when, and copies weights and limits.
@@ -109,13 +110,6 @@ class Migration(migrations.Migration):
             field=models.FloatField(help_text="From when the job might have started until it was claimed.", null=True),
         ),
         migrations.RunSQL(BACKFILL, migrations.RunSQL.noop),
-        migrations.AlterField(
-            model_name="attempt",
-            name="client",
-            field=models.ForeignKey(
-                db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, to="llmjobs.client"
-            ),
-        ),
         migrations.AlterField(
             model_name="attempt",
             name="waited_s",

@@ -171,7 +171,14 @@ class Attempt(models.Model):
     job = models.ForeignKey(Job, on_delete=models.CASCADE, db_constraint=False, related_name="attempts", db_index=False)
     number = models.PositiveIntegerField()
     pool = models.ForeignKey(Model, on_delete=models.PROTECT, db_constraint=False, db_index=False)
-    client = models.ForeignKey(Client, on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    client = models.ForeignKey(
+        Client,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        help_text="Null: unknown, of a job that was gone before attempts told.",
+    )
     tier = models.ForeignKey(Tier, on_delete=models.PROTECT, db_constraint=False, db_index=False)
     worker_id = models.UUIDField()
     waited_s = models.FloatField(help_text="From when the job might have started until it was claimed.")

@@ -77,7 +77,7 @@ class TierTurn(models.Model):
 
     pk = models.CompositePrimaryKey("pool", "tier", "turn")
     pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
-    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    tier = models.ForeignKey(Tier, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
     turn = models.BigIntegerField()
     vt = models.FloatField(default=0)
     lifted = models.FloatField(default=0, help_text="Sum of the lifts on waking, for the identity of fairness.")
@@ -106,7 +106,7 @@ class FlowTurn(models.Model):
     turn = models.BigIntegerField()
     pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     client = models.ForeignKey(Client, on_delete=models.CASCADE, db_constraint=False, db_index=False)
-    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    tier = models.ForeignKey(Tier, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
     vt = models.FloatField(default=0)
     lifted = models.FloatField(default=0)
     running = models.IntegerField(default=0)
@@ -131,7 +131,7 @@ class LaneTurn(models.Model):
     turn = models.BigIntegerField()
     flow = models.ForeignKey(Flow, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     pool = models.ForeignKey(Model, on_delete=models.CASCADE, db_constraint=False, db_index=False)
-    tier = models.ForeignKey(Tier, on_delete=models.CASCADE, db_constraint=False, db_index=False)
+    tier = models.ForeignKey(Tier, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
     priority = models.PositiveSmallIntegerField(db_default=5)
     size = models.PositiveSmallIntegerField(db_default=0)
     level = models.SmallIntegerField(help_text="Priority and size, the priority raised by the age of the head.")
@@ -172,7 +172,7 @@ class Inbox(models.Model):
     running = models.IntegerField(db_default=0, help_text="Change of the number of running jobs.")
     tier = models.ForeignKey(
         Tier,
-        on_delete=models.CASCADE,
+        on_delete=models.DO_NOTHING,
         db_constraint=False,
         null=True,
         help_text="The tier that was charged.",

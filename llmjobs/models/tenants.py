@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
-from django.core.validators import MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -24,7 +24,9 @@ name_validator = RegexValidator(
     r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
     _("Letters, digits and . _ : / @ - only, beginning with a letter or digit."),
 )
-weight_validator = MinValueValidator(0.001)
+WEIGHT_MIN, WEIGHT_MAX = 0.001, 1_000_000
+AGING_MAX_S = 30 * 86_400
+weight_validators = [MinValueValidator(WEIGHT_MIN), MaxValueValidator(WEIGHT_MAX)]
 
 
 MAX_QUEUED_HELP = "Jobs waiting at once, delayed ones and retries too, per client; more are refused."
@@ -57,7 +59,7 @@ class Tier(Limits):
     weight = models.FloatField(
         default=1,
         db_default=1,
-        validators=[weight_validator],
+        validators=weight_validators,
         help_text="Share of a pool, beside other tiers.",
     )
     max_priority = models.PositiveSmallIntegerField(
@@ -69,16 +71,20 @@ class Tier(Limits):
         "aging, s",
         default=300,
         db_default=300,
-        validators=[MinValueValidator(0)],
-        help_text="Each so many seconds of waiting raise a job by a priority, so that none starves; 0: never.",
+        validators=[MinValueValidator(0), MaxValueValidator(AGING_MAX_S)],
+        help_text="A client's jobs of a priority rise by one for each so many seconds in which none started; 0: never.",
     )
 
     class Meta:
         ordering = ["-weight", "name"]
         constraints = [
-            models.CheckConstraint(name="tier_weight_positive", condition=Q(weight__gte=0.001)),
+            models.CheckConstraint(
+                name="tier_weight_within_bounds", condition=Q(weight__gte=WEIGHT_MIN, weight__lte=WEIGHT_MAX)
+            ),
             models.CheckConstraint(name="tier_max_priority_known", condition=Q(max_priority__in=list(Priority))),
-            models.CheckConstraint(name="tier_aging_not_negative", condition=Q(aging_s__gte=0)),
+            models.CheckConstraint(
+                name="tier_aging_within_bounds", condition=Q(aging_s__gte=0, aging_s__lte=AGING_MAX_S)
+            ),
         ]
 
     def __str__(self) -> str:
@@ -94,7 +100,7 @@ class Client(Limits):
 
     name = models.CharField(max_length=128, unique=True, validators=[name_validator])
     tier = models.ForeignKey(Tier, on_delete=models.PROTECT, related_name="clients")
-    weight = models.FloatField(default=1, db_default=1, validators=[weight_validator])
+    weight = models.FloatField(default=1, db_default=1, validators=weight_validators)
     users = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="llmjobs_clients")
     is_paused = models.BooleanField(default=False, db_default=False, help_text="Its jobs wait; new ones are accepted.")
     monthly_budget_usd = models.DecimalField(
@@ -107,7 +113,9 @@ class Client(Limits):
     class Meta:
         ordering = ["name"]
         constraints = [
-            models.CheckConstraint(name="client_weight_positive", condition=Q(weight__gte=0.001)),
+            models.CheckConstraint(
+                name="client_weight_within_bounds", condition=Q(weight__gte=WEIGHT_MIN, weight__lte=WEIGHT_MAX)
+            ),
             models.CheckConstraint(
                 name="client_budget_not_negative",
                 condition=Q(monthly_budget_usd__isnull=True) | Q(monthly_budget_usd__gte=0),

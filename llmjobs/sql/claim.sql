@@ -1,9 +1,9 @@
 -- Called by: queue.claim, after the fold, under the turnstile.
 -- Parameters: pool; count: the most jobs claimed; worker (uuid); tiers: ids that this worker serves, null for all;
--- short_only; exclude: lanes that the claim before this one found locked; is_look: false.
+-- short_only; exclude: jobs that the claims before this one found locked; is_look: false.
 -- Literal: {n}, at least count, one of a few sizes.
 -- Returns: a row a job with all that its attempt needs, or one row of nulls; in each, what to know of the claim itself:
--- slept (lanes put to sleep), skipped (lanes whose heads others hold locked), is_cut (a wall ended it: there is more).
+-- slept (lanes put to sleep), skipped (jobs that others hold locked), is_cut (a wall ended it: there is more).
 -- What is claimed, in the order of `fair_order`, is charged at once with its expected cost; settle corrects that.
 -- Locks: the claimed jobs, SKIP LOCKED, in the order of their ids.
 with {fair_order.sql}, quota as materialized (
@@ -57,13 +57,14 @@ with {fair_order.sql}, quota as materialized (
     -- The head moves to the first that was left, or to what comes after the last one taken.
     select t.lane_id, t.flow_id, t.jobs - coalesce(x.jobs, 0) as taken, coalesce(x.jobs, 0) as locked,
         coalesce(x.head_order, t.next_order, t.last_order + 1) as head_order,
-        x.lane_id is null and t.next_order is null as is_empty
+        -- Not where jobs were left out: they still stand there.
+        x.lane_id is null and t.next_order is null and cardinality(%(exclude)s::bigint[]) = 0 as is_empty
     from tried as t
     left join left_locked as x on x.lane_id = t.lane_id
     union all
     select lane_id, flow_id, 0, 0, head_order, true
     from heads
-    where job_id is null
+    where job_id is null and cardinality(%(exclude)s::bigint[]) = 0
 ), charge as materialized (
     select flow_id, tier_id, sum(cost) as cost, avg(cost) as mean_cost, count(*)::int as jobs, max(weight) as weight, max(tag) as tag,
         max(tier_tag) as tier_tag
@@ -83,7 +84,7 @@ with {fair_order.sql}, quota as materialized (
     ) as t
 ), lanes_after as materialized (
     select t.*, coalesce(x.vt, t.vt) as new_vt, h.new_head_at, a.*,
-        coalesce(s.head_order, t.head_order) as new_head_order,
+        case when cardinality(%(exclude)s::bigint[]) = 0 then coalesce(s.head_order, t.head_order) else t.head_order end as new_head_order,
         t.queued - coalesce(s.taken, 0)::int as new_queued,
         w.new_has_heads, w.new_has_heads and coalesce(x.is_open, true) as new_ready
     from (
@@ -158,7 +159,7 @@ with {fair_order.sql}, quota as materialized (
                 case when l.is_kept then t.floors[k.level + 1] else coalesce(s.vt, 'infinity') end as vt,
                 case when l.is_kept then coalesce(t.floor_flows[k.level + 1], 0) else coalesce(s.flow_id, 0) end as flow_id
             from (
-                select cardinality(%(exclude)s::bigint[]) > 0 or (%(short_only)s and k.level %% 2 = 1) as is_kept
+                select %(short_only)s and k.level %% 2 = 1 as is_kept
             ) as l
         ) as o
         left join relevelled as r on r.tier_id = t.tier_id and r.level = k.level
@@ -176,7 +177,7 @@ with {fair_order.sql}, quota as materialized (
 ), summary as (
     select
         count(*) filter (where is_empty)::int as slept,
-        coalesce(array_agg(lane_id) filter (where locked > 0 and taken = 0), '{}') as skipped,
+        array(select job_id from chosen except select id from started) as skipped,
         exists (select from ordered where is_wall and place <= (select jobs from quota)) as is_cut
     from lanes_seen
 )

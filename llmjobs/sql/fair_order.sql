@@ -1,8 +1,8 @@
 -- Included by: claim and order, which decide alike who is next.
--- Parameters: pool; tiers: ids, null for all; short_only; exclude: ids of lanes that are left out; is_look: nothing will be
+-- Parameters: pool; tiers: ids, null for all; short_only; exclude: ids of jobs that are left out; is_look: nothing will be
 -- claimed, so a pause does not matter.
 -- Parameter: count, the most jobs wanted. Literal: {n}, at least count, one of a few sizes.
--- Gives: `ordered`, the heads by place, in fair order, which holds up to the first wall; `heads`, where a lane that turned
+-- Gives: `ordered`, the heads by place, in fair order (of equals the older flow first), which holds up to the first wall; `heads`, where a lane that turned
 -- out empty has a row without a job.
 -- Order: the tier with the least virtual time; in it the most urgent level; in that the flow with the least virtual time;
 -- in that FIFO. A head's cost is its estimate times what the flow's settled jobs cost by theirs.
@@ -35,6 +35,8 @@ pool as materialized (
     select t.pool_id, t.tier_id, t.row, t.turn, t.vt, t.lifted, t.served_vt, t.flows_vt, t.running, t.mean_cost, t.floors, t.floor_flows, t.weight,
         case
             when %(is_look)s then %(count)s::int
+            -- Each job that is left out may hide a lane.
+            when cardinality(%(exclude)s::bigint[]) > 0 then least({n}, %(count)s::int + cardinality(%(exclude)s::bigint[]))
             else least(
                 %(count)s::int,
                 1 + ceil(1.5 * %(count)s::int * weight / sum(weight) over ())
@@ -50,17 +52,18 @@ pool as materialized (
     from tiers as t
     cross join generate_series(0, 9) as k (level)
     cross join lateral (
-        select lane_id, flow_id, tier_id, priority, size, level, vt, head_order
+        select lane_id, flow_id, tier_id, priority, size, level, vt, head_order,
+            row_number() over (order by vt, flow_id, lane_id) = {n} + 5 as is_edge
         from llmjobs_laneturn
         where pool_id = %(pool)s and tier_id = t.tier_id and level = k.level and is_ready
             and (vt, flow_id) >= (t.floors[k.level + 1], coalesce(t.floor_flows[k.level + 1], 0))
-            and lane_id <> all (%(exclude)s::bigint[])
         order by vt, flow_id, lane_id
         limit {n} + 5 -- one more than wanted; and a flow has up to five lanes in a level, where some have aged
     ) as l
     where t.floors[k.level + 1] < 'infinity' and (not %(short_only)s or k.level %% 2 = 0)
 ), lanes as materialized (
     select l.lane_id, l.flow_id, l.tier_id, l.tier_weight, l.tier_vt, l.likely, l.level / 2 as urgency, l.vt, l.head_order,
+        case l.priority when 0 then 0 when 1 then 1 when 5 then 2 when 8 then 3 else 4 end as own_urgency,
         l.priority, l.size, f.client_id, f.mean_cost, f.cost_ratio, f.weight, coalesce(f.max_running, 2147483647) - f.running as room
     from scanned as l
     cross join lateral (select * from llmjobs_flowturn where flow_id = l.flow_id order by turn desc limit 1) as f
@@ -75,7 +78,9 @@ pool as materialized (
 ), heads as materialized (
     -- With what comes after each: where the lane goes on, once this one is taken. One more than asked is read: a wall,
     -- which nobody passes, since behind it the lane may go on with what was not read.
-    select w.lane_id, w.flow_id, w.tier_id, w.tier_weight, w.tier_vt, w.urgency, w.vt, w.weight, w.room, w.head_order, w.client_id,
+    -- Once a lane that has aged is served, what comes after has its own priority again.
+    select w.lane_id, w.flow_id, w.tier_id, w.tier_weight, w.tier_vt,
+        case when j.nth_of_lane > 1 then w.own_urgency else w.urgency end as urgency, w.vt, w.weight, w.room, w.head_order, w.client_id,
         j.id as job_id, j.lane_order, j.next_order, j.est_cost * w.cost_ratio as cost, j.nth_of_lane > w.asked as is_wall
     from wanted as w
     left join lateral (
@@ -86,7 +91,7 @@ pool as materialized (
             select id, lane_order, est_cost
             from llmjobs_job
             where pool_id = %(pool)s and client_id = w.client_id and priority = w.priority and size = w.size
-                and lane_order >= w.head_order and state = 'queued'
+                and lane_order >= w.head_order and state = 'queued' and id <> all (%(exclude)s::bigint[])
             order by lane_order
             limit w.asked + 1
         ) as h
@@ -98,16 +103,16 @@ pool as materialized (
     from heads
     where job_id is not null
 ), ordered as materialized (
-    select *, row_number() over (order by tier_tag, tier_id, urgency, tag, lane_order) as place
+    select *, row_number() over (order by tier_tag, tier_id, urgency, tag, flow_id, lane_order) as place
     from (
-        select *, tier_vt + (sum(cost) over (partition by tier_id order by urgency, tag, lane_order) - cost) / tier_weight as tier_tag
+        select *, tier_vt + (sum(cost) over (partition by tier_id order by urgency, tag, flow_id, lane_order) - cost) / tier_weight as tier_tag
         from (
             select * from tagged where nth <= room
             union all
-            -- The first of the lanes that were not looked at.
+            -- The first of the lanes that were not looked at; and where more were ready than were read, the last one read.
             select null, lane_id, flow_id, null, tier_id, tier_weight, tier_vt, null, level / 2, 9223372036854775807, null, 0, true, vt, 0, 0
             from scanned
-            where rank = likely + 1
+            where rank = likely + 1 or is_edge
         ) as t
     ) as t
 )

@@ -162,12 +162,12 @@ with shard as materialized (
     select f.*, f.vt + f.more_vt + lift.vt as new_vt, lift.vt as lift_vt, w.is_waiting
     from flows as f
     join waiting as w on w.flow_id = f.flow_id
-    join tiers as o on o.pool_id = f.pool_id and o.tier_id = f.tier_id
+    left join tiers as o on o.pool_id = f.pool_id and o.tier_id = f.tier_id -- it may have been deleted since
     left join ready as ro on ro.pool_id = f.pool_id and ro.tier_id = f.tier_id
     join tiers as n on n.pool_id = f.pool_id and n.tier_id = f.new_tier_id
     left join ready as rn on rn.pool_id = f.pool_id and rn.tier_id = f.new_tier_id
     cross join lateral (select
-        coalesce(ro.vt, o.flows_vt) as old_v,
+        coalesce(ro.vt, o.flows_vt, f.vt + f.more_vt) as old_v,
         coalesce(rn.vt, n.flows_vt) as new_v,
         f.vt + f.more_vt as own_vt
     ) as v

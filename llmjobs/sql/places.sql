@@ -3,15 +3,19 @@
 -- next starts; lease_s.
 -- Literal: {most}, up to which jobs are counted one by one.
 -- Returns: id; for an unplaced job own_ahead, its client's jobs in the pool before it, counted up to {most} and beyond that
--- from what the lanes say; the weights of client and tier; starts_per_s of the pool, over its latest 100 starts of the
--- last ten minutes; and what may block the job.
+-- from what the lanes say; the weights of client and tier; starts_per_s of the pool, what it runs by how long
+-- the latest 100 attempts of ten minutes took (their number by their time would count the time when nobody asked, too);
+-- and what may block the job.
 -- Index: job_ready, attempt_of_pool, worker_living, flow_of_pool_and_client, lane_of_flow.
 select j.id, j.pool_id, j.client_id, c.weight, j.tier_id, k.weight as tier_weight,
     case when a.counted < {most} then a.counted else greatest(a.counted, r.ahead) end as own_ahead,
     (
-        select count(*) / greatest(extract(epoch from statement_timestamp() - min(a.claimed_at)), 1)
+        select coalesce(
+            greatest(o.running, 1) / avg(greatest(extract(epoch from a.ended_at - a.claimed_at), 0.001)),
+            count(*) / greatest(extract(epoch from statement_timestamp() - min(a.claimed_at)), 1)
+        )
         from (
-            select claimed_at
+            select claimed_at, ended_at
             from llmjobs_attempt
             where pool_id = j.pool_id and claimed_at > statement_timestamp() - make_interval(mins => 10)
             order by claimed_at desc

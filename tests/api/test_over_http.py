@@ -191,7 +191,7 @@ def test_those_who_wait_hold_neither_threads_nor_connections(server, key, acme):
         def all_wait_and_hold_nothing() -> None:
             assert not ApiKey.objects.filter(last_used_at=None).exists(), "somebody has not been let in yet"
             assert threads_of(server) <= threads_before + 3
-            assert connections_of_others() <= connections_before + 2
+            assert connections_of_others() <= connections_before + 6  # those of the pool, idle
 
         eventually(all_wait_and_hold_nothing)
         queue.cancel([job.pk])

@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 
 from llmjobs import counts, queue
 from llmjobs.database import dsn
+from llmjobs.folding import fold
 from llmjobs.leases import Claimed, Settlement
 
 
@@ -59,7 +60,7 @@ class Claimer:
         """The whole inbox, to its end."""
         for _ in range(10_000):
             async with self.conn.transaction():
-                cursor = await queue._fold(self.conn, is_sweep=True)
+                cursor = await fold(self.conn, is_sweep=True)
                 taken, more, *_ = await cursor.fetchone()
             if not taken and not more:
                 return

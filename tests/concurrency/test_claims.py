@@ -8,6 +8,7 @@ import pytest
 from django.db import connection, transaction
 
 from llmjobs import queue
+from llmjobs.folding import fold
 from llmjobs.models import Attempt, Job, Model, Turnstile
 from llmjobs.states import State
 from tests.concurrency.threads import started_and_waiting, together
@@ -206,7 +207,7 @@ def test_a_worker_frozen_at_the_turnstile_is_thrown_out(client, pool):
 
         async def settings() -> tuple[str, str]:
             async with hand.connection.transaction():
-                await queue._fold(hand.connection, is_sweep=False)
+                await fold(hand.connection, is_sweep=False)
                 cursor = await hand.connection.execute(
                     "select current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')"
                 )

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from llmjobs import queue
+from llmjobs.folding import fold
 from llmjobs.models import Attempt, Job
 from llmjobs.states import State
 from tests.concurrency.threads import together
@@ -76,7 +77,7 @@ def test_a_job_submitted_between_the_fold_and_the_claim_is_found_by_the_next():
 
         async def claim_after(submitted: list[Job]) -> None:
             async with hand.connection.transaction():
-                await queue._fold(hand.connection, is_sweep=False)
+                await fold(hand.connection, is_sweep=False)
                 submitted += together([lambda: submit(client, pool, 2)])[0]
 
         submit(client, pool)

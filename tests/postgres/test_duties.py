@@ -9,6 +9,7 @@ from django.utils import timezone
 from llmjobs import queue
 from llmjobs.models import Inbox, Job, JobEvent, LaneTurn, ShardTurn
 from llmjobs.states import State
+from tests.concurrency.threads import together
 from tests.hands import claimed_job, submit
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -154,3 +155,29 @@ def test_a_job_that_waits_for_its_retry_can_expire(hand, client, pool):
     hand.settle(claimed, state=State.SCHEDULED, delay_s=30.0)
     Job.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert len(hand.expire()) == 1
+
+
+def test_a_sweep_looks_again_for_as_long_as_a_transaction_from_before_is_open(hand, client, pool):
+    """Its own bound moves on only once nobody is left who may still bring a row from behind it."""
+
+    def time_goes_by():
+        hand.run(
+            hand.connection.execute(
+                "update llmjobs_shardturn set next_bound_at = next_bound_at - interval '3 s', "
+                "aged_to = aged_to - interval '13 s'"
+            )
+        )
+
+    submit(client, pool)
+    hand.settle(*hand.claim(pool))
+    with transaction.atomic():
+        [late] = submit(client, pool)
+        for _ in range(5):
+            together([lambda: submit(client, pool)])
+            time_goes_by()
+            hand.settle(*hand.claim(pool))
+            time_goes_by()
+            hand.sweep()
+    time_goes_by()
+    hand.sweep()
+    assert [job.id for job in hand.claim(pool)] == [late.id]

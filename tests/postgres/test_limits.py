@@ -226,10 +226,10 @@ def test_without_history_one_comes_again_in_half_a_minute(client, pool):
 
 
 def test_one_comes_again_when_as_much_will_have_started(hand, client, pool):
-    """20 starts in 100 seconds: 10 jobs too many take 50."""
+    """Each took 5 seconds, one after the other: 10 jobs too many take 50."""
     submit(client, pool, 20)
     hand.settle(*hand.claim(pool, 20))
-    _attempts_ago(100)
+    _attempts_ago(5)
     limit(client, max_queued=10)
     submit(client, pool, 5)
     assert _refusal(client, pool, 15).retry_after_s == pytest.approx(50, abs=2)
@@ -239,7 +239,7 @@ def test_one_comes_again_when_as_much_will_have_started(hand, client, pool):
 def test_for_tokens_it_is_the_jobs_that_hold_them(hand, client, pool):
     jobs = submit(client, pool, 20)
     hand.settle(*hand.claim(pool, 20))
-    _attempts_ago(100)
+    _attempts_ago(5)
     limit(client, max_queued_tokens=10 * (jobs[0].est_input_tokens + jobs[0].est_output_tokens))
     submit(client, pool, 10)
     assert _refusal(client, pool, 4).retry_after_s == pytest.approx(20, abs=2)

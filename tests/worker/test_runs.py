@@ -265,3 +265,24 @@ def test_a_provider_that_answers_without_streaming_is_understood(client, pool):
         [job] = submit(client, pool)
         run_until_empty()
     assert result_of(job).output_text == "Hi."
+
+
+def test_a_worker_ends_each_time_it_is_empty(client, pool):
+    """A cancel that meets the answer of a query must not be lost."""
+    for _ in range(15):
+        assert run_until_empty().claimed == 0
+
+
+def test_a_slot_that_a_long_job_leaves_goes_to_the_long_jobs_of_other_models_at_once(client, pool, settings):
+    settings.LLMJOBS_POLL_S = 20
+    other = make_model("other", provider=pool.provider)
+
+    def long_job(model, words):
+        return submit(client, model, body={"messages": [{"role": "user", "content": words}], "n": 2})[0]
+
+    slow = long_job(pool, "Slow. [[tokens=60]] [[tokens_per_s=60]]")
+    with working(concurrency=2, short_share=0.5):
+        reaches(slow, State.RUNNING)
+        waiting = long_job(other, "Hello. [[tokens=3]]")
+        reaches(slow, State.COMPLETED)
+        reaches(waiting, State.COMPLETED, within_s=10)
