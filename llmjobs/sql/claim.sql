@@ -14,9 +14,10 @@ with {fair_order.sql}, quota as materialized (
     where place <= (select jobs from quota)
         and place < coalesce((select min(place) from ordered where is_wall), 9223372036854775807)
 ), locked as materialized (
-    select id, coalesce(expires_at <= statement_timestamp(), false) as is_expired
+    -- By key alone, and judged once locked: who says `queued` here invites a walk through all that is.
+    select id, state, coalesce(expires_at <= statement_timestamp(), false) as is_expired
     from llmjobs_job
-    where id = any (array(select job_id from chosen)) and state = 'queued'
+    where id = any (array(select job_id from chosen))
     order by id
     for update skip locked
 ), started as materialized (
@@ -30,7 +31,8 @@ with {fair_order.sql}, quota as materialized (
         tier_id = c.tier_id
     from locked as e
     join chosen as c on c.job_id = e.id
-    where j.id = e.id and j.id = any (array(select id from locked)) -- said twice: so the planner looks nowhere else
+    -- The ids are said twice, so that the planner looks nowhere else.
+    where e.state = 'queued' and j.id = e.id and j.id = any (array(select id from locked))
     returning j.*, c.place, c.flow_id, c.lane_id, c.cost, c.weight, c.tier_weight, c.tag, c.tier_tag
 ), attempts as (
     insert into llmjobs_attempt (job_id, number, pool_id, client_id, tier_id, worker_id, waited_s, charged, flow_weight, tier_weight)
