@@ -34,6 +34,8 @@ def help_fold() -> None:
         return
     params = _params(is_grown=True, is_sweep=False, is_full=False)
     with transaction.atomic(), connection.cursor() as cursor:
+        # Whatever the host's default: who waited for nobody must still see what was committed before it had the lock.
+        cursor.execute("set transaction isolation level read committed")
         cursor.execute(load("fold_is_due"), params)
         if cursor.fetchone() is None:
             return

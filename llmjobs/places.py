@@ -1,8 +1,8 @@
-"""Where a waiting job stands: how many starts come before it, when its own may come, what holds it back. Reads only.
+"""Where a waiting job stands: how many starts come before it, when its own may come, what holds it back.
 
 The next starts of a pool are asked for once and kept for a moment: every page of every viewer is served from the same
 answer, so asking costs the same however many ask. A job that is not among them gets an estimate: its client's jobs
-before it, by the client's share of the starts.
+before it, by the client's share of the starts. Writes nothing, but for the fold that the order needs (folding.py).
 """
 
 import threading

@@ -22,6 +22,7 @@ from psycopg import AsyncConnection
 
 from llmjobs import __version__, queue
 from llmjobs.conf import conf
+from llmjobs.coroutines import cancelled, first_of
 from llmjobs.database import DATABASE_GONE, async_pool
 from llmjobs.execution import Attempt, Providers, settlement
 from llmjobs.heartbeat import Beat, Heartbeat
@@ -104,10 +105,10 @@ class Worker:
             ]
             claims = asyncio.create_task(self._claims())
             try:
-                await _first_of(self._stop.wait(), claims, writer, *side)
+                await first_of(self._stop.wait(), claims, writer, *side)
                 await self._drain(claims)
             finally:
-                await _cancelled(claims, *side)
+                await cancelled(claims, *side)
                 self._writer.close()
                 await writer
                 await asyncio.to_thread(heartbeat.stop)
@@ -355,25 +356,3 @@ class Worker:
                 )
         except DATABASE_GONE:
             pass  # its lease ends by itself
-
-
-async def _cancelled(*tasks: asyncio.Task[None]) -> None:
-    """Cancels them until all have ended. Once is not enough: a cancel that comes while a query's answer does is lost
-    below psycopg, and the loop that asked would go on for ever.
-    """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=TICK_S)
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _first_of(*waits: Any) -> None:
-    """Until one of them ends; its exception, if it has one, is raised."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    tasks[0].cancel()
-    for task in done:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error

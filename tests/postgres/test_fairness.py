@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
+from llmjobs.access import check_key
 from llmjobs.models import Client, Model, Tier
 from llmjobs.states import State
-from tests.factories import make_client, make_model
+from tests.factories import make_client, make_key, make_model
 from tests.hands import Hand, settlement, submit
 from tests.properties.ground import check_floors, check_identity
 
@@ -71,6 +72,15 @@ def test_what_was_used_counts_not_what_was_guessed(hand, pool):
     shares = served(hand, pool, 200, factors={"thrifty": 0.5, "lavish": 1.5})
     assert shares["thrifty"] == pytest.approx(150, abs=3)
     check_identity()
+
+
+def test_a_client_that_spreads_over_many_keys_gains_nothing(hand, pool):
+    """A share is the client's, whichever of its keys a job came by."""
+    many, one = make_client("many", tier="pro"), make_client("one", tier="pro")
+    for key in [make_key(many) for _ in range(50)]:
+        submit(check_key(key).client, pool, 4)
+    submit(check_key(make_key(one)).client, pool, 200)
+    assert served(hand, pool, 100)["many"] == pytest.approx(50, abs=1)
 
 
 def test_an_idle_client_saves_no_credit(hand, pool):

@@ -8,7 +8,7 @@ from llmjobs import places as places_module
 from llmjobs.models import Client, Job, Model, Provider, Worker
 from llmjobs.places import Starts, places
 from tests.factories import make_client, make_model, make_worker
-from tests.hands import submit
+from tests.hands import hands, submit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -187,3 +187,24 @@ def test_a_share_is_of_the_next_starts_or_by_weight_for_who_has_none():
     assert starts.share(1, 4.0, 1, 4.0) == 0.8
     assert starts.share(3, 5.0, 1, 4.0) == 0.5, "half of the tier's weights with its own, and no other tier"
     assert starts.share(4, 1.0, 2, 1.0) == 0.2, "alone in a tier of weight 1 beside one of 4"
+
+
+def test_what_no_claim_has_folded_yet_has_its_place_too(pool):
+    """No worker is there: who looks folds."""
+    first, second = make_client(tier="pro"), make_client(tier="pro")
+    jobs = [submit(client, pool)[0] for client in (first, second, first, second)]
+    assert sorted(positions(*jobs)) == [0, 1, 2, 3]
+
+
+def test_a_fold_for_a_place_sees_what_was_committed_whatever_the_host_s_isolation(pool):
+    [job] = submit(make_client(tier="pro"), pool)
+    with connection.cursor() as cursor:
+        cursor.execute("set session characteristics as transaction isolation level repeatable read")
+    try:
+        with hands(1) as [hand]:
+            hand.fold()
+        submit(make_client(tier="pro"), pool)
+        assert positions(job) == [0]
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("set session characteristics as transaction isolation level read committed")
