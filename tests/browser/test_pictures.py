@@ -6,6 +6,7 @@ The pictures are in .screenshots/console/, for people to look at.
 import itertools
 import re
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -121,7 +122,9 @@ def _one_job_of_each_state(site: Site) -> dict[State, Job]:
 def _cookie_of(is_staff: bool, client_count: int) -> str:
     clients: list[Client] = [make_client() for _ in range(client_count)]
     permissions = ("view_job", "view_job_content") if is_staff else ()
-    user: User = make_user(*clients, is_staff=is_staff, permissions=permissions)
+    # A long name, as people have: with a short one the page is narrow enough on one machine, and not on the next.
+    name = f"somebody.with.a.long.name-{uuid4().hex[:6]}@example.org"
+    user: User = make_user(*clients, username=name, is_staff=is_staff, permissions=permissions)
     session = Session()
     session.force_login(user)
     return session.cookies["sessionid"].value
