@@ -122,6 +122,18 @@ KNOBS: tuple[Knob, ...] = (
     Knob("default_rpm",              int,   500,       1,    100_000_000,  "Requests a minute of a model without a limit of its own."),
     Knob("default_tpm",              int,   30_000,    1,    1_000_000_000_000, "Tokens a minute of a model without a limit of its own."),
 
+    # Rate limits.
+    Knob("send_ahead_s",             float, 1,         0.1,  10,           "How far ahead a claim hands out times to send: longer costs fewer claims, and decides earlier who is next."),
+    Knob("portfolio_z",              float, 2,         0,    10,           "The margin for tokens in flight, in standard deviations of their sum; 0: as the policy `expected`."),
+    Knob("slow_down_ramp_s",         float, 60,        1,    DAY_S,        "A rate that a provider's slow_down has halved doubles again in this time."),
+    Knob("breaker_strikes",          int,   3,         1,    1_000,        "So many refused keys in a row, with no answer between, stop a provider's jobs; a quota error does at once."),
+    Knob("down_strikes",             int,   10,        1,    1_000,        "So many failed connections and server errors in a row, with no answer between, stop a provider's jobs."),
+    Knob("probe_s",                  float, 30,        0.1,  HOUR_S,       "A stopped provider is tried with one call after this time, then after twice as long, and so on; one that is down six times as soon."),
+    Knob("probe_max_s",              float, 600,       0.1,  DAY_S,        "The longest time between two such tries."),
+    Knob("fallback_waiting_max",     int,   100,       1,    100_000,      "Jobs of a blocked model that wait at its fallback at once; the others stay, should it come back."),
+    Knob("operator_webhook_url",     str,   "",        0,    0,            "Told when a provider's jobs are stopped, and when they go on, beside the e-mail to ADMINS; empty: nobody."),
+    Knob("operator_webhook_secret",  str,   "",        0,    0,            "Signs these as Standard Webhooks (whsec_…); empty: they are not signed."),
+
     # Estimates.
     Knob("short_output_tokens",      int,   256,       1,    1_000_000,    "Up to this many expected output tokens a job is `short`."),
     Knob("default_output_tokens",    int,   256,       1,    1_000_000,    "What an answer is expected to have before a client's settled jobs taught better."),

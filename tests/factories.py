@@ -97,7 +97,9 @@ def make_provider(name: str | None = None, *, base_url: str = "http://127.0.0.1:
 def make_model(name: str | None = None, *, provider: Provider | None = None, **fields: Any) -> Model:
     shard, _ = Turnstile.objects.get_or_create(id=1)
     ShardTurn.objects.get_or_create(shard=shard, defaults={"turn": 0})
-    return Model.objects.create(name=name or f"model-{next(_numbers)}", provider=provider or make_provider(), **fields)
+    ample = {"rpm": 60_000_000, "tpm": 2_000_000_000}  # no limit that a test would meet without asking for it
+    name = name or f"model-{next(_numbers)}"
+    return Model.objects.create(name=name, provider=provider or make_provider(), **{**ample, **fields})
 
 
 def make_worker(**fields: Any) -> Worker:

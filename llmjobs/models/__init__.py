@@ -4,15 +4,17 @@ tenants.py     tiers, clients, API keys: people edit them
 pools.py       providers and models: people edit them; a model at a provider is a pool
 jobs.py        jobs, what was asked, what came back, attempts, events: only the verbs of `queue.py` write them
 scheduling.py  flows, lanes, turns, inbox: only the claim writes them, but for the inbox, to which all append
+buckets.py     what is left of the limits, and breakers that opened: only the claim writes them, as turns
 counts.py      how many jobs there are: triggers append what changed, one worker at a time counts it
 workers.py     the worker processes, by their own heartbeats
 
 Here live the columns, the CHECKs and reading; no method changes a job.
 """
 
+from llmjobs.models.buckets import BlockedBy, BucketKind, BucketTurn, Incident, PoolSample
 from llmjobs.models.counts import JobCount, JobCountChange, JobCountTurn
 from llmjobs.models.jobs import Attempt, Job, JobEvent, JobRequest, JobResult
-from llmjobs.models.pools import Model, Provider, Turnstile
+from llmjobs.models.pools import Model, Provider, TokenPolicy, Turnstile, Window
 from llmjobs.models.scheduling import Flow, FlowTurn, Inbox, Lane, LaneTurn, ShardTurn, TierTurn
 from llmjobs.models.tenants import ApiKey, Client, Tier
 from llmjobs.models.workers import Worker
@@ -20,10 +22,14 @@ from llmjobs.models.workers import Worker
 __all__ = [
     "ApiKey",
     "Attempt",
+    "BlockedBy",
+    "BucketKind",
+    "BucketTurn",
     "Client",
     "Flow",
     "FlowTurn",
     "Inbox",
+    "Incident",
     "Job",
     "JobCount",
     "JobCountChange",
@@ -34,10 +40,13 @@ __all__ = [
     "Lane",
     "LaneTurn",
     "Model",
+    "PoolSample",
     "Provider",
     "ShardTurn",
     "Tier",
     "TierTurn",
+    "TokenPolicy",
     "Turnstile",
+    "Window",
     "Worker",
 ]

@@ -41,6 +41,18 @@ class Job(models.Model):
     est_input_tokens = models.PositiveIntegerField()
     est_output_tokens = models.PositiveIntegerField()
     est_cost = models.FloatField(help_text="Weighted tokens: input + output as priced.")
+    max_output_tokens = models.PositiveIntegerField(
+        null=True, help_text="The most that the request allows; null: unsaid."
+    )
+    est_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True, help_text="Null: no price is known.")
+    home = models.ForeignKey(
+        Model,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        db_index=False,
+        help_text="The model that was asked for, of a job that a fallback took.",
+    )
 
     max_attempts = models.PositiveSmallIntegerField()
     timeout_s = models.FloatField()
@@ -90,7 +102,13 @@ class Job(models.Model):
             models.Index(
                 name="job_ready",
                 fields=["pool", "client", "priority", "size", "lane_order"],
-                include=["id", "est_cost"],  # all that the order needs: a head costs no look at its row
+                include=[
+                    "id",
+                    "est_cost",
+                    "est_input_tokens",
+                    "est_output_tokens",
+                    "max_output_tokens",
+                ],  # all that the order needs: a head costs no look at its row
                 condition=Q(state="queued"),
             ),
             models.Index(name="job_scheduled", fields=["available_at"], condition=Q(state="scheduled")),
@@ -185,6 +203,10 @@ class Attempt(models.Model):
     charged = models.FloatField(help_text="Weighted tokens, charged at claim.")
     flow_weight = models.FloatField()
     tier_weight = models.FloatField()
+    reserved = models.FloatField(
+        db_default=0, help_text="Tokens taken from the limits, until it is known what was used."
+    )
+    slot_s = models.FloatField(db_default=0, help_text="How long after the claim it was to be sent.")
     claimed_at = models.DateTimeField(db_default=Now())
     sent_at = models.DateTimeField(null=True)
     first_token_at = models.DateTimeField(null=True)

@@ -12,9 +12,10 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from llmjobs.conf import conf
-from llmjobs.models.tenants import Client, limit_field, name_validator
+from llmjobs.models.tenants import Client, limit_field, name_validator, rates_are_positive
 
 FALLBACKS_MAX = 10  # one after the other
 
@@ -62,16 +63,37 @@ class Provider(models.Model):
     any_model = models.BooleanField(
         default=False, db_default=False, help_text="Takes any model name: its pool is made on first use."
     )
-    default_rpm = limit_field("Of a pool made on first use.", "default RPM")
-    default_tpm = limit_field("Of a pool made on first use.", "default TPM")
+    default_rpm = limit_field("Of a pool made on first use.", "default RPM", least=1)
+    default_tpm = limit_field("Of a pool made on first use.", "default TPM", least=1)
+    rpm = limit_field(
+        "Requests a minute of all its models together, where the account has such a limit.", "RPM", least=1
+    )
+    tpm = limit_field("Tokens a minute of all its models together, where the account has such a limit.", "TPM", least=1)
+    max_running = limit_field("Calls in flight at once, of all its models together.")
     is_paused = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
         ordering = ["name"]
+        constraints = [rates_are_positive("provider")]
 
     def __str__(self) -> str:
         return self.name
+
+
+class Window(models.TextChoices):
+    """How the provider counts requests. Some give a minute's limit, and hold each second to a sixtieth of it."""
+
+    MINUTE = "minute", _("by the minute")
+    SECOND = "second", _("by the second")
+
+
+class TokenPolicy(models.TextChoices):
+    """What a call reserves of the tokens a minute, until it is known what it used."""
+
+    PORTFOLIO = "portfolio", _("portfolio: what is expected, and a margin for all that is in flight together")
+    EXPECTED = "expected", _("expected: what is expected, no margin")
+    MAX_TOKENS = "max_tokens", _("max_tokens: all that the request allows, as the provider counts it up front")
 
 
 def price_field(label: str, help_text: str) -> models.DecimalField:
@@ -94,9 +116,27 @@ class Model(models.Model):
     upstream_name = models.CharField(
         max_length=128, blank=True, help_text="What the provider calls it; empty: the same."
     )
-    rpm = limit_field("Requests a minute that the provider allows.", "RPM")
-    tpm = limit_field("Tokens a minute that the provider allows.", "TPM")
+    rpm = limit_field(
+        "Requests a minute that the provider allows; empty: the default (LLMJOBS_DEFAULT_RPM).", "RPM", least=1
+    )
+    tpm = limit_field(
+        "Tokens a minute that the provider allows; empty: the default (LLMJOBS_DEFAULT_TPM).", "TPM", least=1
+    )
     max_running = limit_field("Calls in flight at once.")
+    window = models.CharField(
+        max_length=8,
+        choices=Window,
+        default=Window.MINUTE,
+        db_default=Window.MINUTE,
+        help_text="How the provider counts requests.",
+    )
+    token_policy = models.CharField(
+        max_length=12,
+        choices=TokenPolicy,
+        default=TokenPolicy.PORTFOLIO,
+        db_default=TokenPolicy.PORTFOLIO,
+        help_text="What a call reserves of the tokens a minute until its end.",
+    )
     input_usd_per_mtok = price_field("input price, $", "Dollars a million input tokens.")
     output_usd_per_mtok = price_field("output price, $", "Dollars a million output tokens.")
     context_window = limit_field("Tokens of input and output together.")
@@ -121,6 +161,9 @@ class Model(models.Model):
                 condition=(Q(input_usd_per_mtok__isnull=True) | Q(input_usd_per_mtok__gte=0))
                 & (Q(output_usd_per_mtok__isnull=True) | Q(output_usd_per_mtok__gte=0)),
             ),
+            rates_are_positive("model"),
+            models.CheckConstraint(name="model_window_known", condition=Q(window__in=list(Window))),
+            models.CheckConstraint(name="model_token_policy_known", condition=Q(token_policy__in=list(TokenPolicy))),
             models.CheckConstraint(
                 name="model_is_not_its_own_fallback",
                 condition=Q(fallback__isnull=True) | ~Q(fallback=models.F("id")),

@@ -70,6 +70,7 @@ class ShardTurn(models.Model):
     next_bound_at = models.DateTimeField(db_default=Now())
     sweep_from = models.BigIntegerField(db_default=0, help_text="No row of the inbox has a smaller id.")
     aged_to = models.DateTimeField(db_default=Now(), help_text="Lanes due to age until then were looked at.")
+    opened_to = models.FloatField(db_default=0, help_text="Flows due to open until then were looked at, Unix time.")
 
 
 class TierTurn(models.Model):
@@ -111,14 +112,22 @@ class FlowTurn(models.Model):
     lifted = models.FloatField(default=0)
     running = models.IntegerField(default=0)
     mean_cost = models.FloatField(default=0, help_text="Of what was charged lately, in weighted tokens.")
-    is_open = models.BooleanField(default=True, help_text="Neither paused nor at its limit of running jobs.")
+    is_open = models.BooleanField(default=True, help_text="Neither paused nor at a limit of its client.")
+    opens_at = models.FloatField(null=True, help_text="When its client's bucket has room again, Unix time.")
     weight = models.FloatField(db_default=1, help_text="The client's, as last folded: so is the limit.")
     max_running = models.IntegerField(null=True, help_text="The client's, or its tier's.")
+    rpm = models.IntegerField(null=True, help_text="The client's, or its tier's.")
+    tpm = models.IntegerField(null=True, help_text="The client's, or its tier's.")
     learned = models.FloatField(
         db_default=4, help_text="The weight of what is known, in jobs: the first guess counts as 4, and 64 is the most."
     )
     cost_ratio = models.FloatField(db_default=1, help_text="Mean of actual by estimated cost, of completed jobs.")
     output_tokens = models.FloatField(null=True, help_text="Mean of completed jobs.")
+    tokens_ratio = models.FloatField(db_default=1, help_text="Mean of used by estimated tokens, of completed jobs.")
+    error_var = models.FloatField(db_default=0, help_text="Mean square of used less reserved tokens.")
+
+    class Meta:
+        indexes = [models.Index(name="flowturn_opening", fields=["opens_at"], condition=Q(opens_at__isnull=False))]
 
 
 class LaneTurn(models.Model):
@@ -185,6 +194,13 @@ class Inbox(models.Model):
     learned_estimate = models.FloatField(db_default=0, help_text="Their jobs' estimated cost, together.")
     learned_cost = models.FloatField(db_default=0, help_text="Their actual cost, together.")
     learned_output = models.FloatField(db_default=0, help_text="Their output tokens, together.")
+    learned_tokens = models.FloatField(db_default=0, help_text="Their tokens, input and output, together.")
+    learned_est_tokens = models.FloatField(db_default=0, help_text="Their estimated tokens, together.")
+    learned_sq_error = models.FloatField(db_default=0, help_text="Squares of used less reserved tokens, together.")
+    completed_at = models.FloatField(null=True, help_text="The latest claim of a completed attempt: a breaker closes.")
+    # Of all attempts that ended.
+    tokens = models.FloatField(db_default=0, help_text="Used less reserved tokens, for the buckets.")
+    signal = models.JSONField(null=True, help_text="What the provider said beside the answers (signals.py).")
 
     class Meta:
         indexes = [models.Index(name="inbox_of_shard", fields=["shard", "id"])]

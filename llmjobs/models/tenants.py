@@ -32,8 +32,17 @@ weight_validators = [MinValueValidator(WEIGHT_MIN), MaxValueValidator(WEIGHT_MAX
 MAX_QUEUED_HELP = "Jobs waiting at once, delayed ones and retries too, per client; more are refused."
 
 
-def limit_field(help_text: str, label: str | None = None) -> models.PositiveIntegerField:
-    return models.PositiveIntegerField(label, null=True, blank=True, help_text=help_text)
+def limit_field(help_text: str, label: str | None = None, *, least: int = 0) -> models.PositiveIntegerField:
+    validators = [MinValueValidator(least)] if least else []
+    return models.PositiveIntegerField(label, null=True, blank=True, help_text=help_text, validators=validators)
+
+
+def rates_are_positive(name: str) -> models.CheckConstraint:
+    """No limit a minute, or one that something fits in. Pause what shall do nothing."""
+    condition = Q()
+    for field in ("rpm", "tpm"):
+        condition &= Q(**{f"{field}__isnull": True}) | Q(**{f"{field}__gte": 1})
+    return models.CheckConstraint(name=f"{name}_rates_positive", condition=condition)
 
 
 class Limits(models.Model):
@@ -42,8 +51,8 @@ class Limits(models.Model):
     max_queued = limit_field(MAX_QUEUED_HELP)
     max_queued_tokens = limit_field("Estimated tokens waiting at once, per client; more are refused.")
     max_running = limit_field("Jobs running at once, per client and model.")
-    rpm = limit_field("Requests a minute, per client.", "RPM")
-    tpm = limit_field("Tokens a minute, per client.", "TPM")
+    rpm = limit_field("Requests a minute, per client, of all models together.", "RPM", least=1)
+    tpm = limit_field("Tokens a minute, per client, of all models together.", "TPM", least=1)
 
     class Meta:
         abstract = True
@@ -78,6 +87,7 @@ class Tier(Limits):
     class Meta:
         ordering = ["-weight", "name"]
         constraints = [
+            rates_are_positive("tier"),
             models.CheckConstraint(
                 name="tier_weight_within_bounds", condition=Q(weight__gte=WEIGHT_MIN, weight__lte=WEIGHT_MAX)
             ),
@@ -113,6 +123,7 @@ class Client(Limits):
     class Meta:
         ordering = ["name"]
         constraints = [
+            rates_are_positive("client"),
             models.CheckConstraint(
                 name="client_weight_within_bounds", condition=Q(weight__gte=WEIGHT_MIN, weight__lte=WEIGHT_MAX)
             ),
