@@ -8,6 +8,7 @@ database.
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
@@ -15,6 +16,7 @@ from django.core.management import CommandError, get_commands
 from django.db import DatabaseError, connections
 
 from llmjobs import conf
+from llmjobs.incidents import SECRET_PREFIX, webhook_key
 
 OLDEST_POSTGRES = 15
 
@@ -56,6 +58,46 @@ def check_engine(**_: Any) -> list[CheckMessage]:
             id="llmjobs.E003",
         )
     ]
+
+
+@register()
+def check_operator_webhook(**_: Any) -> list[CheckMessage]:
+    """What is wrong with it is said without it: address and secret may each be enough to write in its name."""
+    faults: list[CheckMessage] = []
+    url, secret = str(conf.conf.operator_webhook_url), str(conf.conf.operator_webhook_secret)
+    if url and not _is_url(url):
+        faults.append(
+            Error(
+                "LLMJOBS_OPERATOR_WEBHOOK_URL: expected a URL like https://ops.example.org/llmjobs, got something else",
+                hint="Operators are told there when a provider's jobs are stopped; empty: they are not.",
+                id="llmjobs.E005",
+            )
+        )
+    if secret and not _is_secret(secret):
+        faults.append(
+            Error(
+                "LLMJOBS_OPERATOR_WEBHOOK_SECRET: expected whsec_ and 24 to 64 bytes in base64, got something else",
+                hint='One is made by: python -c "import base64, secrets; '
+                "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\"",
+                id="llmjobs.E006",
+            )
+        )
+    return faults
+
+
+def _is_url(value: str) -> bool:
+    try:
+        url = urlsplit(value)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and value.split() == [value]
+    except ValueError:
+        return False
+
+
+def _is_secret(value: str) -> bool:
+    try:
+        return value.startswith(SECRET_PREFIX) and 24 <= len(webhook_key(value)) <= 64
+    except ValueError:
+        return False
 
 
 @register(Tags.database)

@@ -105,7 +105,6 @@ KNOBS: tuple[Knob, ...] = (
     Knob("retry_for_s",              float, DAY_S,     1,    30 * DAY_S,   "Bounds all retries of a job together, free ones included."),
     Knob("retry_for_max_s",          float, 7 * DAY_S, 1,    30 * DAY_S,   "The most that a job may ask for."),
     Knob("backoff_base_s",           float, 1,         0.01, HOUR_S,       "Full jitter: a retry waits between 0 and base * 2^failures."),
-    Knob("refused_delay_s",          float, 30,        0,    DAY_S,        "A key or quota that was refused is not mended in less."),
     Knob("backoff_cap_s",            float, 300,       0.01, DAY_S,        "The longest wait between two tries."),
 
     # What a submit may carry.

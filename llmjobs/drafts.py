@@ -9,7 +9,7 @@ from django.db import connection
 from llmjobs import lessons
 from llmjobs.conf import conf
 from llmjobs.errors import InvalidRequest
-from llmjobs.estimates import estimate
+from llmjobs.estimates import estimate, estimated_usd
 from llmjobs.ids import uuid7
 from llmjobs.models import Client, Job, JobRequest, Model
 from llmjobs.states import Priority
@@ -32,6 +32,7 @@ def row(client: Client, asked: Submission, pool: Model, key: str | None) -> dict
         default_output_tokens=lessons.output_tokens(pool, client),
         short_output_tokens=conf.short_output_tokens,
     )
+    usd = estimated_usd(guess, pool.input_usd_per_mtok, pool.output_usd_per_mtok)
     return {
         "public_id": str(uuid7()),
         "pool_id": pool.id,
@@ -43,12 +44,15 @@ def row(client: Client, asked: Submission, pool: Model, key: str | None) -> dict
         "size": int(guess.size),
         "est_input_tokens": guess.input_tokens,
         "est_output_tokens": guess.output_tokens,
+        "max_output_tokens": guess.max_output_tokens,
         "est_cost": guess.cost,
+        "est_usd": None if usd is None else str(usd),
         "max_attempts": asked.max_attempts,
         "timeout_s": asked.timeout_s,
         "retry_for_s": asked.retry_for_s,
         "delay_s": asked.delay_s,
         "expires_in_s": asked.expires_in_s,
+        "is_rejected_when_limited": asked.is_rejected_when_limited and asked.delay_s <= 0,
         "body": asked.body,
         "prompt_hash": asked.prompt_hash,
         "metadata": asked.metadata,
@@ -62,9 +66,10 @@ def row(client: Client, asked: Submission, pool: Model, key: str | None) -> dict
 def made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any]) -> Job:
     """`values`: what submit.sql returned for that row."""
     job_id, public_id, state, lane_order, created_at, available_at, retry_until, expires_at = values
-    columns = {column.attname for column in Job._meta.concrete_fields}
+    columns = {column.attname for column in Job._meta.concrete_fields} - {"public_id", "est_usd"}
     job = Job(
-        **{name: value for name, value in row.items() if name in columns and name != "public_id"},
+        **{name: value for name, value in row.items() if name in columns},
+        est_usd=None if row["est_usd"] is None else Decimal(row["est_usd"]),
         id=job_id, public_id=public_id, state=state, lane_order=lane_order, created_at=created_at,
         available_at=available_at, retry_until=retry_until, expires_at=expires_at, attempt=0, failures=0, epoch=1,
     )  # fmt: skip

@@ -47,6 +47,26 @@ class QueueFull(InvalidRequest):
         self.retry_after_s = retry_after_s
 
 
+class InsufficientQuota(InvalidRequest):
+    """The client's budget of this month is spent or promised. Coming again soon does not help."""
+
+    status = 429
+    type = "insufficient_quota"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="insufficient_quota")
+
+
+class RateLimitExceeded(InvalidRequest):
+    """It would wait for the client's own limit of `type`, "requests" or "tokens", and asked not to wait."""
+
+    status = 429
+
+    def __init__(self, message: str, *, type: str, retry_after_s: int) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
+        self.type, self.retry_after_s = type, retry_after_s
+
+
 class JobNotFound(LlmjobsError):
     """No such job, or another client's: the caller can't tell which."""
 

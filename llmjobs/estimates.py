@@ -16,14 +16,21 @@ CHARS_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 4  # role and separators, as OpenAI's cookbook counts them
 TOKENS_PER_ATTACHMENT = 1_000  # an image or file given inline as base64, whose length says little
 OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+CHOICES_MAX = 128  # more than that OpenAI refuses
+OUTPUT_MAX = 2_147_483_647  # what the column holds: a request may name any number
+USD_MAX = Decimal(999_999)  # likewise
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Tokens; `cost` is in weighted tokens: input + output as priced."""
+    """Tokens; `cost` is in weighted tokens: input + output as priced.
+
+    `max_output_tokens` is the most that the request allows, all choices together; None: it does not say.
+    """
 
     input_tokens: int
     output_tokens: int
+    max_output_tokens: int | None
     cost: float
     size: Size
 
@@ -38,14 +45,13 @@ def estimate(
 ) -> Estimate:
     prompt = [body.get(key) for key in ("messages", "input", "instructions", "tools")]
     input_tokens = max(1, math.ceil(_tokens(prompt)))
-    output_tokens = 0
+    output_tokens, max_output_tokens = 0, _most_output(endpoint, body)
     if endpoint != Endpoint.EMBEDDINGS:
-        output_tokens = min([default_output_tokens, *_limits(body)])
-        if isinstance(choices := body.get("n"), int) and not isinstance(choices, bool):
-            output_tokens *= min(max(choices, 1), 128)
+        output_tokens = min([default_output_tokens, *_limits(body)]) * _choices(body)
     return Estimate(
         input_tokens,
         output_tokens,
+        max_output_tokens,
         weighted_tokens(input_tokens, output_tokens, output_weight),
         Size.SHORT if output_tokens <= short_output_tokens else Size.LONG,
     )
@@ -67,6 +73,26 @@ def cost_usd(
         return None
     total = input_tokens * (input_usd_per_mtok or 0) + output_tokens * (output_usd_per_mtok or 0)
     return Decimal(total) / 1_000_000
+
+
+def estimated_usd(guess: Estimate, input_price: Decimal | None, output_price: Decimal | None) -> Decimal | None:
+    """Dollars that the call is expected to cost, by the prices of a million tokens, to eight places."""
+    usd = cost_usd(guess.input_tokens, guess.output_tokens, input_price, output_price)
+    return None if usd is None else min(usd, USD_MAX).quantize(Decimal("1e-8"))
+
+
+def _most_output(endpoint: str, body: Mapping[str, Any]) -> int | None:
+    if endpoint == Endpoint.EMBEDDINGS:
+        return 0
+    limits = _limits(body)
+    return min(min(limits) * _choices(body), OUTPUT_MAX) if limits else None
+
+
+def _choices(body: Mapping[str, Any]) -> int:
+    choices = body.get("n")
+    if not isinstance(choices, int) or isinstance(choices, bool):
+        return 1
+    return min(max(choices, 1), CHOICES_MAX)
 
 
 def _limits(body: Mapping[str, Any]) -> list[int]:

@@ -18,8 +18,10 @@ from llmjobs.conf import conf
 from llmjobs.estimates import cost_usd, weighted_tokens
 from llmjobs.events import Event
 from llmjobs.leases import Claimed, Settlement
-from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome, Usage
+from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome, Told, Usage
+from llmjobs.pacing import Lateness
 from llmjobs.providers.openai import Call, Timeouts
+from llmjobs.signals import Signal, from_headers, signal_of
 from llmjobs.states import SEQ_EPOCH, Endpoint, EventType
 
 logger = logging.getLogger("llmjobs.attempt")
@@ -39,12 +41,26 @@ class Providers(Protocol):
 class Attempt:
     """A running attempt. `take_events` hands over what viewers have not been told yet."""
 
-    def __init__(self, job: Claimed, *, has_news: Callable[["Attempt"], None]) -> None:
+    def __init__(
+        self,
+        job: Claimed,
+        *,
+        has_news: Callable[["Attempt"], None],
+        hears: Callable[["Attempt", Signal], None] | None = None,
+        send_at: float = 0.0,
+        lateness: Lateness | None = None,
+    ) -> None:
+        """`send_at`: its slot in the limits, monotonic; `lateness` notes by how much it was missed.
+
+        `hears` is told what the provider says that concerns others too.
+        """
         self.job = job
+        self._send_at, self._lateness = send_at, lateness or Lateness()
         self.claimed_at = time.monotonic()
         self.stop_reason: Kind | None = None  # CANCELLED or RELEASED, once somebody has asked
         self.is_lease_lost = False
-        self._has_news = has_news
+        self._has_news, self._hears = has_news, hears
+        self._call: Call | None = None
         self._texts: list[str] = []
         self.is_ended = False  # the call is over; its settlement is on its way
         self._seq = job.epoch * SEQ_EPOCH
@@ -54,7 +70,9 @@ class Attempt:
     async def run(self, providers: Providers) -> Outcome:
         """Make the call. Never raises: what is not foreseen becomes an outcome that an operator will look at."""
         try:
-            return await self._run(providers)
+            outcome = await self._run(providers)
+            self._hear(signal_of(outcome))
+            return outcome
         finally:
             self.is_ended = True
             if self._texts:
@@ -62,7 +80,7 @@ class Attempt:
 
     async def _run(self, providers: Providers) -> Outcome:
         self._has_news(self)
-        call = self._new_call()
+        self._call = call = self._new_call()
         if self.job.api_key_env and not call.api_key:
             words = (
                 f"expected the provider's key in the variable {self.job.api_key_env}, which this worker does not have"
@@ -73,6 +91,8 @@ class Attempt:
         # The task that the worker made for this attempt: one more, for the call, was a tenth of an attempt's cost here.
         self._task = task = asyncio.current_task()
         try:
+            if not await self._is_in_time():
+                return call.ended(Kind.RELEASED)  # claimed anew, and given another slot, if its lease still holds
             return await providers.run(call)
         except asyncio.CancelledError:
             if task is not None:
@@ -83,6 +103,16 @@ class Attempt:
             return call.ended(Kind.UNRECOGNISED, error=Error("internal_error", f"{type(error).__name__} in the worker"))
         finally:
             self._task = None
+
+    async def _is_in_time(self) -> bool:
+        """Waits for its slot. False: it passed too long ago, the worker stood still; the limits would not hold."""
+        ahead_s = self._send_at - time.monotonic()
+        if self._send_at and ahead_s > 0:
+            await asyncio.sleep(ahead_s)
+        now = time.monotonic()
+        late_s = now - self._send_at if self._send_at else 0.0
+        self._lateness.note(late_s - self.job.slack_s, now)
+        return late_s <= self.job.late_max_s
 
     def stop(self, reason: Kind) -> None:
         """Abort the call, because of a cancel or a drain. An answer that has finished wins."""
@@ -122,9 +152,19 @@ class Attempt:
         self._seq += 1
         return event
 
+    def _hear(self, signal: Signal | None) -> None:
+        if signal is not None and self._hears is not None:
+            self._hears(self, signal)
+
     def _on_text(self, text: str) -> None:
         self._texts.append(text)
         self._has_news(self)
+
+    def _on_told(self, told: Told) -> None:
+        """What is left of the limits, which can't wait for the call's end."""
+        self._hear(
+            from_headers(told, rpm=self.job.rpm, tpm=self.job.tpm, at=self._call.sent_at if self._call else None)
+        )
 
     def _new_call(self) -> Call:
         job = self.job
@@ -144,6 +184,7 @@ class Attempt:
             output_bytes_max=conf.output_max_bytes,
             est_input_tokens=job.est_input_tokens,
             on_text=self._on_text,
+            on_told=self._on_told,
         )
 
 
@@ -163,7 +204,6 @@ def settlement(attempt: Attempt, outcome: Outcome) -> Settlement:
         ),
         base_s=conf.backoff_base_s,
         cap_s=conf.backoff_cap_s,
-        refused_delay_s=conf.refused_delay_s,
         cost_usd=price,
     )
     _log(attempt, outcome, decision.state, price)

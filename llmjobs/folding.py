@@ -47,4 +47,6 @@ def help_fold() -> None:
 def _params(*, is_grown: bool, is_sweep: bool, is_full: bool) -> dict[str, Any]:
     return {
         "shard": SHARD, "is_grown": is_grown, "is_sweep": is_sweep, "is_full": is_full, "lag_tokens": conf.lag_tokens,
+        "breaker_strikes": conf.breaker_strikes, "down_strikes": conf.down_strikes, "probe_s": conf.probe_s,
+        "probe_max_s": conf.probe_max_s, "slow_down_ramp_s": conf.slow_down_ramp_s,
     }  # fmt: skip

@@ -43,6 +43,12 @@ class Claimed:
     provider: str
     base_url: str
     api_key_env: str
+    claimed_at: float  # by the database's clock, seconds of the Unix clock
+    send_in_s: float  # from then on: its slot in the limits
+    late_max_s: float  # after its slot it is not sent any more, or the limits would not hold
+    slack_s: float  # of that, what its slot has room for in any case
+    rpm: float  # what its pool keeps to, as far as known
+    tpm: float
 
 
 @dataclass(slots=True)
@@ -53,6 +59,9 @@ class Claim:
     expired: list[Wake] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)  # jobs that others hold locked
     again: bool = False
+    clock: float = 0.0  # the database's at the claim, seconds of the Unix clock
+    opens_in_s: float | None = None  # when the pool's limits let it go on; None: they do now
+    wake_in_s: float | None = None  # when the first of the clients that were met at their limits may go on
 
 
 @dataclass(frozen=True, slots=True)

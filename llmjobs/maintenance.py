@@ -1,6 +1,7 @@
-"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep, count. Each bounded, and safe on all.
+"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep, count, fall back, sample, tell.
 
-Each runs at its own pace, until it finds less than a full batch. When Postgres is gone a duty skips its turn.
+Each is bounded, safe on all workers, and runs at its own pace, until it finds less than a full batch. When Postgres is
+gone a duty skips its turn.
 """
 
 import asyncio
@@ -11,10 +12,11 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from llmjobs import counts, queue
+from llmjobs import counts, fallback, queue, samples
 from llmjobs.conf import conf
 from llmjobs.database import Connect
 from llmjobs.events import Wake
+from llmjobs.incidents import Teller
 
 logger = logging.getLogger("llmjobs.worker")
 
@@ -45,6 +47,9 @@ class Duties:
             self._every("sweep", lambda: conf.sweep_every_s, _sweep),
             self._every("full sweep", lambda: conf.full_sweep_every_s, _sweep_fully),
             self._every("count", lambda: counts.COUNT_EVERY_S, _count),
+            self._every("fall back", lambda: fallback.FALL_BACK_EVERY_S, _fall_back),
+            self._every("sample", lambda: samples.SAMPLE_EVERY_S, _sample),
+            Teller(self._connect).run(),  # by itself: no connection is held while somebody is told
         ]
 
     async def _every(self, name: str, pace_s: Callable[[], float], verb: Verb) -> None:
@@ -82,4 +87,15 @@ async def _sweep_fully(conn: AsyncConnection[Any]) -> list[Wake]:
 
 async def _count(conn: AsyncConnection[Any]) -> list[Wake]:
     await counts.count(conn)
+    return []
+
+
+async def _fall_back(conn: AsyncConnection[Any]) -> list[Wake]:
+    if moved := await fallback.fall_back(conn):
+        logger.info("event=fell_back jobs=%s", len(moved))
+    return []  # to who follows a job, nothing happened to it
+
+
+async def _sample(conn: AsyncConnection[Any]) -> list[Wake]:
+    await samples.sample(conn)
     return []

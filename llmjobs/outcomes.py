@@ -55,6 +55,18 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What the headers of an answer say of the provider's limits. None: nothing, or nothing that makes sense."""
+
+    requests_limit: int | None = None  # a minute
+    requests_left: int | None = None
+    tokens_limit: int | None = None
+    tokens_left: int | None = None
+    wait_s: float | None = None  # as the provider asked, or, of a refusal, as its other headers imply
+    lies: int = 0  # headers that were there and made no sense
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     kind: Kind
     error: Error | None = None
@@ -65,6 +77,7 @@ class Outcome:
     usage: Usage | None = None  # None: nothing is known, the estimate stands
     sent_ago_s: float | None = field(default=None, compare=False)
     first_token_ago_s: float | None = field(default=None, compare=False)
+    told: Told | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,6 @@ def decide(
     *,
     base_s: float,
     cap_s: float,
-    refused_delay_s: float,
     cost_usd: Decimal | None = None,
     draw: float | None = None,
 ) -> Decision:
@@ -119,12 +131,13 @@ def decide(
             return Decision(State.FAILED, True, 0, f"The request itself can't succeed, so it is not repeated. {said}")
         case Kind.UNRECOGNISED:
             return Decision(State.DEAD, True, 0, f"An error that nobody recognises; an operator decides. {said}")
-    is_failure = kind is Kind.UNKNOWN or (kind is Kind.REJECTED and not _is_rate_limit(error))
+    waits_in_queue = kind is Kind.PROVIDER_REFUSED or is_rate_limit(outcome)
+    is_failure = kind in (Kind.UNKNOWN, Kind.REJECTED) and not waits_in_queue
     failures = bounds.failures + is_failure
-    delay_s = backoff_s(failures if is_failure else bounds.attempt, base_s=base_s, cap_s=cap_s, draw=draw)
-    if kind is Kind.PROVIDER_REFUSED:
-        delay_s = max(delay_s, refused_delay_s)
-    delay_s = max(delay_s, outcome.retry_after_s or 0)
+    delay_s = outcome.retry_after_s or 0
+    if not waits_in_queue:
+        tried = failures if is_failure else bounds.attempt
+        delay_s = max(delay_s, backoff_s(tried, base_s=base_s, cap_s=cap_s, draw=draw))
     if is_failure and failures >= bounds.max_attempts:
         return Decision(State.DEAD, True, 0, f"Failure {failures} of {bounds.max_attempts}: dead-lettered. {said}")
     if delay_s >= bounds.retry_left_s:
@@ -137,12 +150,19 @@ def decide(
             0,
             f"Lost attempts cost ${spent:f} of at most ${bounds.max_cost_usd:f}: dead-lettered. {said}",
         )
+    if waits_in_queue:
+        words = f"Back in its queue (no failure counted), which waits until the provider takes calls again. {said}"
+        return Decision(State.QUEUED, False, 0, words)
     counted = f"failure {failures} of {bounds.max_attempts}" if is_failure else "no failure counted"
     return Decision(State.SCHEDULED, is_failure, delay_s, f"Tried again in {delay_s:.1f} s ({counted}). {said}")
 
 
-def _is_rate_limit(error: Error | None) -> bool:
-    return error is not None and error.provider_status == 429
+def is_rate_limit(outcome: Outcome) -> bool:
+    """Whether the provider asked for patience, of all calls: its pool waits, so the job needs no delay of its own."""
+    error = outcome.error
+    if outcome.kind is not Kind.REJECTED or error is None:
+        return False
+    return error.provider_status == 429 or error.code in RATE_LIMIT_CODES
 
 
 QUOTA_CODES = frozenset(
@@ -161,9 +181,10 @@ DETERMINISTIC_CODES = frozenset(
         "unsupported_parameter",
     }
 )
-NOT_NOW_CODES = frozenset(
-    {"rate_limit_exceeded", "slow_down", "overloaded_error", "server_overloaded", "server_is_overloaded"}
-)
+SLOW_DOWN_CODE = "slow_down"
+# The last one is Anthropic's. Inside a stream they come without a status.
+RATE_LIMIT_CODES = frozenset({SLOW_DOWN_CODE, "rate_limit_exceeded", "rate_limit_error"})
+NOT_NOW_CODES = RATE_LIMIT_CODES | {"overloaded_error", "server_overloaded", "server_is_overloaded"}
 
 
 def classify(status: int | None, code: str | None) -> Kind:

@@ -23,7 +23,8 @@ STARTS_MAX = 1_000  # looked ahead; beyond it a position is a round number
 KEPT_S = 0.5
 KEPT_BY_COST = 20  # and as many times longer as it took to ask: looking ahead takes 5 % of a core at most
 POOLS_MAX = 1_000
-PASSING = frozenset({"client_concurrency", "model_concurrency"})  # it goes on by itself, as others end
+# It goes on by itself, as others end or time goes by.
+PASSING = frozenset({"client_rate_limit", "rate_limit", "client_concurrency", "model_concurrency"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,10 @@ def _place(row: dict[str, Any], starts: Starts) -> Place:
         "client_paused": row["is_client_paused"],
         "model_paused": row["is_model_paused"],
         "provider_paused": row["is_provider_paused"],
+        row["stopped_by"]: row["stopped_by"],  # provider_down, provider_quota, provider_auth, or none
         "no_worker": row["has_no_worker"],
+        "client_rate_limit": row["is_client_limited"],
+        "rate_limit": row["is_limited"],
         "client_concurrency": row["is_client_full"],
         "model_concurrency": row["is_model_full"],
     }

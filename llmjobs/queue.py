@@ -8,7 +8,7 @@ lanes.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -43,9 +43,10 @@ DUTY_ROWS = 500  # rows that a duty takes at once: its locks last milliseconds
 def submit(*, client: Client | str, idempotency_key: str | None = None, **fields: Any) -> Job:
     """Submit one call; takes part in the caller's transaction. `fields` are those of POST /api/jobs.
 
-    Raises InvalidRequest (with `param`), ModelNotFound, IdempotencyKeyReused, QueueFull. Inside a transaction QueueFull
-    is raised as far as can be seen then; what others submit before its commit may still fill the queue, and then the
-    commit itself fails, with a django.db.DatabaseError whose `__cause__.sqlstate` is limits.SQLSTATE.
+    Raises InvalidRequest (with `param`), ModelNotFound, IdempotencyKeyReused, and what limits.py refuses: QueueFull,
+    InsufficientQuota, RateLimitExceeded. Inside a transaction these are raised as far as can be seen then; what others
+    submit before its commit may still take the room, and then the commit itself fails, with a django.db.DatabaseError
+    whose `__cause__.sqlstate` is limits.SQLSTATE.
     """
     owner = client if isinstance(client, Client) else Client.objects.select_related("tier").get(name=client)
     job, _ = submit_submission(owner, submissions.parse(fields), idempotency_key)
@@ -90,7 +91,7 @@ def submit_submission(client: Client, submission: Submission, idempotency_key: s
 def submit_many(client: Client, asked: Sequence[Submission], keys: Sequence[str | None] = ()) -> list[Job]:
     """Submit many in one statement, in order. The jobs come with pool, client and tier, without request and result.
 
-    All or none: QueueFull says that there is not room for all of them. See submit for what a transaction changes.
+    All or none: QueueFull, say, is that there is not room for all of them. See submit for what a transaction changes.
     """
     with limits.told(client):
         return _submit(client, asked, keys, look_before=not connection.get_autocommit())
@@ -102,9 +103,13 @@ def _submit(client: Client, asked: Sequence[Submission], keys: Sequence[str | No
         drafts.row(client, submission, pools[submission.model], keys[index] if keys else None)
         for index, submission in enumerate(asked)
     ]
-    if look_before:
+    is_rejected = any(row["is_rejected_when_limited"] for row in rows)
+    if look_before or is_rejected:  # who hammers at a limit shall not leave a dead row each time
         limits.refuse_if_full(client, rows)
-    params = {"jobs": json.dumps(rows, ensure_ascii=False), "backlog_max": conf.backlog_max}
+    params = {
+        "jobs": json.dumps(rows, ensure_ascii=False), "backlog_max": conf.backlog_max,
+        "client_id": client.pk, "is_rejected": is_rejected,
+    }  # fmt: skip
     with connection.cursor() as cursor:
         cursor.execute(load("submit"), params)
         made = cursor.fetchall()
@@ -161,6 +166,14 @@ def requeue(job_ids: Iterable[int]) -> list[int]:
     return [row[0] for row in rows]
 
 
+def unblock(pool_ids: Iterable[int]) -> None:
+    """Try a call at once where a pool or its account is blocked: an operator has mended what it was blocked by."""
+    ids = list(pool_ids)
+    with connection.cursor() as cursor:
+        cursor.execute(load("unblock"), {"pools": ids})
+    wake_on_commit((WORK_CHANNEL, [f"pool:{pool_id}" for pool_id in ids]))
+
+
 def erase(job_id: int) -> None:
     """Remove a finished job's request, output and events; the job's row, its usage and cost, and its ledger stay.
 
@@ -196,8 +209,11 @@ async def claim(
     tiers: list[int] | None = None,
     short_only: bool = False,
     exclude: Sequence[int] = (),
+    jitter_s: float = 0.0,
 ) -> Claim:
-    """Claim up to `count` jobs of a pool in fair order: one transaction, one round trip.
+    """Claim up to `count` jobs of a pool in fair order, inside its limits: one transaction, one round trip.
+
+    `jitter_s`: how late calls left this worker lately, at most.
 
     Where somebody's first job needs a flow or lane made, that claim takes nothing, and a second one makes them first.
     """
@@ -205,7 +221,9 @@ async def claim(
     count = min(count, size)
     params = {
         "pool": pool_id, "count": count, "worker": worker, "tiers": tiers, "short_only": short_only,
-        "exclude": list(exclude), "is_look": False,
+        "exclude": list(exclude), "is_look": False, "jitter_s": jitter_s, "ahead_s": conf.send_ahead_s,
+        "default_rpm": conf.default_rpm, "default_tpm": conf.default_tpm, "portfolio_z": conf.portfolio_z,
+        "slow_down_ramp_s": conf.slow_down_ramp_s,
     }  # fmt: skip
     for is_grown in (False, True):
         async with conn.pipeline(), conn.transaction():
@@ -216,7 +234,7 @@ async def claim(
         _, more, is_missing, *_ = await folded.fetchone()
         if not is_missing:
             break
-    result = Claim(skipped=rows[0]["skipped"])
+    result = Claim(**{name: rows[0][name] for name in ("skipped", "clock", "opens_in_s", "wake_in_s")})
     for row in rows:
         if row["state"] == "running":
             result.jobs.append(Claimed(**{name: row[name] for name in _CLAIMED_FIELDS}))
@@ -224,7 +242,9 @@ async def claim(
             result.expired.append(Wake(row["id"], row["client_id"], row["epoch"] << 20))
     is_short = len(result.jobs) < count
     # Each of these is a step: the next claim sees other lanes, or goes on behind what this one took.
-    stepped = rows[0]["slept"] or result.skipped or result.expired or (result.jobs and rows[0]["is_cut"])
+    stepped = (
+        rows[0]["slept"] or rows[0]["closed"] or result.skipped or result.expired or (result.jobs and rows[0]["is_cut"])
+    )
     result.again = more or (is_short and bool(stepped))
     return result
 
@@ -254,8 +274,9 @@ async def settle(
     *,
     worker: UUID,
     events: Sequence[Event] = (),
+    signals: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[dict[int, str], list[Wake]]:
-    """End attempts, after their last events, in one transaction.
+    """End attempts, after their last events and with what providers said (as of `report`), in one transaction.
 
     Returns the new state by job id, and the wake-ups to send after it. A job that is missing has lost its lease.
     """
@@ -264,6 +285,8 @@ async def settle(
         await conn.execute(load("pin_writes"))
         if events:
             await append(conn, events, worker=worker)
+        if signals:
+            await report(conn, signals)
         cursor = await conn.execute(load("settle"), {"settlements": rows, "worker": worker})
     moved = await cursor.fetchall()
     states = {job_id: state for job_id, _, _, state in moved}
@@ -277,6 +300,11 @@ async def _settled_before(conn: AsyncConnection[Any], missing: Sequence[Settleme
     """A settle whose acknowledgement was lost is no lost lease."""
     params = {"ids": [s.job_id for s in missing], "attempts": [s.attempt for s in missing], "worker": worker}
     return [row[0] for row in await (await conn.execute(load("settled_before"), params)).fetchall()]
+
+
+async def report(conn: AsyncConnection[Any], signals: Sequence[Mapping[str, Any]]) -> None:
+    """Tell the claims what providers said: rows for report.sql."""
+    await conn.execute(load("report"), {"signals": json.dumps(signals, ensure_ascii=False)})
 
 
 async def reclaim(conn: AsyncConnection[Any]) -> list[Wake]:

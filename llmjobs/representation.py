@@ -16,7 +16,7 @@ from llmjobs.places import Place, places
 from llmjobs.sql import load
 from llmjobs.states import Priority, Size, State
 
-JOB_RELATED = ("pool__provider", "client", "tier", "request", "result")
+JOB_RELATED = ("pool__provider", "home", "client", "tier", "request", "result")
 
 
 def job_json(job: Job, *, base_url: str = "", with_place: bool = True) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _job(job: Job, place: Place | None, text: str | None, base_url: str) -> dict
         "client": job.client.name,
         "tier": job.tier.name,
         "endpoint": job.endpoint,
-        "model": job.pool.name,
+        "model": (job.home or job.pool).name,  # what was asked for, whoever serves it
         "priority": Priority(job.priority).word,
         "size": Size(job.size).word,
         "metadata": request.metadata if request else {},

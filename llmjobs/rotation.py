@@ -2,6 +2,7 @@
 
 A pool is told of by NOTIFY, or found by a look at all pools every `poll_s`: a lost wake-up costs a poll. A pool that
 was claimed from and may have more goes to the end, so that slots are shared and none is left idle for one pool's sake.
+One whose limits are used up rests until they are not.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ class Rotation:
     def __init__(self, *, connect: Connect, only: list[int] | None, cancelled: Callable[[int, int], None]) -> None:
         self._connect, self._only, self._cancelled = connect, only, cancelled
         self._ready: dict[int, None] = {}
+        self._closed: dict[int, float] = {}  # until when, of the loop's clock: their limits are used up
         self._changed = asyncio.Event()
 
     def __bool__(self) -> bool:
@@ -35,11 +37,30 @@ class Rotation:
         del self._ready[pool_id]
         return pool_id
 
-    def add(self, pool_ids: Iterable[int]) -> None:
+    def add(self, pool_ids: Iterable[int], *, is_sure: bool = False) -> None:
+        """Pools that may have work. One whose limits are used up waits until they are not, unless `is_sure`."""
         for pool_id in pool_ids:
-            if self._only is None or pool_id in self._only:
+            if (self._only is None or pool_id in self._only) and (is_sure or not self._is_closed(pool_id)):
                 self._ready.setdefault(pool_id)
         self.poke()
+
+    def close(self, pool_id: int, for_s: float) -> None:
+        """Its limits are used up: leave it alone for so long."""
+        self._closed[pool_id] = asyncio.get_running_loop().time() + for_s
+        self.wake(pool_id, for_s)
+
+    def wake(self, pool_id: int, in_s: float) -> None:
+        """Look at it again after so long."""
+        asyncio.get_running_loop().call_later(max(in_s, 0.0), self.add, [pool_id])
+
+    def _is_closed(self, pool_id: int) -> bool:
+        until = self._closed.get(pool_id)
+        if until is None:
+            return False
+        if until - asyncio.get_running_loop().time() > 0.001:
+            return True
+        del self._closed[pool_id]
+        return False
 
     def poke(self) -> None:
         """Look again: a slot is free, a job was moved back into the queue, or the worker is to stop."""
@@ -59,7 +80,7 @@ class Rotation:
             try:
                 async with self._connect() as conn:
                     if pool_ids := await queue.ready_pools(conn):
-                        self.add(pool_ids)
+                        self.add(pool_ids, is_sure=True)  # there is news of it, at least
             except DATABASE_GONE:
                 pass  # the claim says so
             await asyncio.sleep(conf.poll_s)

@@ -19,9 +19,8 @@ DELAY_MAX_S = 30 * 86_400
 MODEL_CHARS_MAX = 128
 USER_CHARS_MAX = 256
 IDEMPOTENCY_KEY_CHARS_MAX = 255
-DEPTH_MAX = (
-    100  # a tool's schema goes 20 or 30 deep; Python's recursion ends at 1,000 frames, and a level takes several
-)
+# A tool's schema goes 20 or 30 deep; Python's recursion ends at 1,000 frames, and a level takes several.
+DEPTH_MAX = 100
 FIELDS = frozenset(
     {
         "model", "messages", "input", "body", "endpoint", "priority", "delay_s", "expires_in_s", "timeout_s",
@@ -30,7 +29,8 @@ FIELDS = frozenset(
     }
 )  # fmt: skip
 # Fields of the contract that only their default is served for yet: saying so beats ignoring them.
-ONLY_DEFAULT = {"on_interrupt": "restart", "when_limited": "wait", "dedupe": None, "webhook_url": None}
+ONLY_DEFAULT = {"on_interrupt": "restart", "dedupe": None, "webhook_url": None}
+WHEN_LIMITED = ("wait", "reject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Submission:
     priority: int
     delay_s: float
     expires_in_s: float | None
+    is_rejected_when_limited: bool  # by its client's own limits a minute; else it waits for them
     timeout_s: float
     max_attempts: int
     retry_for_s: float
@@ -85,6 +86,7 @@ def parse(data: Any) -> Submission:
         priority=_priority(data.get("priority")),
         delay_s=_number(data, "delay_s", 0.0, least=0, most=DELAY_MAX_S) or 0.0,
         expires_in_s=expires_in_s,
+        is_rejected_when_limited=_is_rejected(data.get("when_limited")),
         timeout_s=_number(data, "timeout_s", conf.timeout_s, least=0.001, most=conf.timeout_max_s) or conf.timeout_s,
         max_attempts=_whole(data, "max_attempts", conf.max_attempts, least=1, most=conf.max_attempts_max),
         retry_for_s=_number(data, "retry_for_s", conf.retry_for_s, least=0, most=conf.retry_for_max_s) or 0.0,
@@ -267,6 +269,12 @@ def _priority(value: Any) -> int:
         return Priority(value)
     expected = ", ".join(f"{word} ({number})" for word, number in words.items())
     raise InvalidRequest(f"expected one of {expected}, got {_shown(value)}", param="priority")
+
+
+def _is_rejected(when_limited: Any) -> bool:
+    if when_limited not in (None, *WHEN_LIMITED):
+        raise InvalidRequest(f'expected "wait" or "reject", got {_shown(when_limited)}', param="when_limited")
+    return bool(when_limited == "reject")
 
 
 def _text(data: Mapping[str, Any], name: str, chars_max: int) -> str | None:

@@ -29,6 +29,7 @@ from llmjobs.heartbeat import Beat, Heartbeat
 from llmjobs.leases import Claimed, handed_back
 from llmjobs.maintenance import Duties
 from llmjobs.outcomes import Kind
+from llmjobs.pacing import DatabaseClock, Lateness
 from llmjobs.providers.openai import OpenAIProviders
 from llmjobs.rotation import Rotation
 from llmjobs.sql import load
@@ -77,6 +78,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._signals = 0
         self._providers: Providers = providers or OpenAIProviders(calls_max=options.concurrency)
+        self._clock, self._lateness = DatabaseClock(), Lateness()
         self._writer = Writer(worker=self.id, connect=self._connect, ended=self._ended)
         self._long_waiting: set[int] = set()  # pools that were asked for short jobs only
         self._is_claiming = False  # what the table says is held may be this claim's, not known here yet
@@ -163,9 +165,15 @@ class Worker:
                         tiers=self._tier_ids,
                         short_only=short_only,
                         exclude=exclude,
+                        jitter_s=self._lateness.at(time.monotonic()),
                     )
             finally:
                 self._is_claiming = False
+            self._clock.observe(claim.clock, time.monotonic())
+            if claim.opens_in_s is not None:
+                self._rotation.close(pool_id, claim.opens_in_s)
+            if claim.wake_in_s is not None:
+                self._rotation.wake(pool_id, claim.wake_in_s)
             for job in claim.jobs:
                 self._start(job)
             self._writer.wake(claim.expired)
@@ -201,7 +209,13 @@ class Worker:
         return time.monotonic() - self._heartbeat.beat_at < conf.lease_s / 2
 
     def _start(self, job: Claimed) -> None:
-        attempt = Attempt(job, has_news=self._writer.has_news)
+        attempt = Attempt(
+            job,
+            has_news=self._writer.has_news,
+            hears=self._writer.hear,
+            send_at=self._clock.here(job.claimed_at + job.send_in_s),
+            lateness=self._lateness,
+        )
         if self._signals > 1:
             attempt.stop(Kind.RELEASED)
         self._attempts[job.id] = attempt

@@ -9,9 +9,11 @@ is harmless.
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -22,12 +24,33 @@ from llmjobs.database import DATABASE_GONE, Connect
 from llmjobs.events import EVENTS_CHANNEL, Event, Wake, append, wake
 from llmjobs.execution import Attempt
 from llmjobs.leases import Settlement
+from llmjobs.signals import Signal, merged
 from llmjobs.states import State
 
 logger = logging.getLogger("llmjobs.worker")
 
 Ended = Callable[[Attempt, str | None], None]  # the new state, or None for a lost lease
 RETRY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a pool's provider said to calls of this worker. `since`: their latest claim, by the database's clock."""
+
+    client_id: int
+    signal: Signal
+    since: float
+
+    def and_then(self, other: "Heard") -> "Heard":
+        return Heard(self.client_id, merged(self.signal, other.signal), max(self.since, other.since))
+
+    def row(self, pool_id: int, now: float) -> dict[str, Any]:
+        """For report.sql."""
+        said = self.signal.json(now)
+        return {
+            "pool_id": pool_id, "client_id": self.client_id, "ago_s": said.pop("ago_s"),
+            "wait_s": said.pop("wait_s", None), "signal": said | {"since": self.since},
+        }  # fmt: skip
 
 
 class Writer:
@@ -37,6 +60,7 @@ class Writer:
         self._talking: dict[int, Attempt] = {}  # by job id: those with something to say
         self._settling: list[tuple[Attempt, Settlement]] = []
         self._wakes: list[Wake] = []  # of others' verbs, to go out with the next tick
+        self._heard: dict[int, Heard] = {}  # by pool: what providers said
         self._work = asyncio.Event()
         self._full = asyncio.Event()  # a whole batch of settlements: there is nothing to gather
         self._telling: asyncio.Task[None] | None = None  # the wake-ups of the tick before
@@ -54,6 +78,13 @@ class Writer:
         if len(self._settling) >= self._batch_max:
             self._full.set()
 
+    def hear(self, attempt: Attempt, signal: Signal) -> None:
+        """What a provider said beside its answer: told to all workers with the next tick."""
+        heard = Heard(attempt.job.client_id, signal, attempt.job.claimed_at)
+        before = self._heard.get(attempt.job.pool_id)
+        self._heard[attempt.job.pool_id] = heard if before is None else before.and_then(heard)
+        self._work.set()
+
     def wake(self, wakes: list[Wake]) -> None:
         self._wakes += wakes
         if wakes:
@@ -69,17 +100,20 @@ class Writer:
         self._batch_max = conf.settle_batch_max
         while True:
             await self._work.wait()
-            if not self._settling and not self._talking and not self._wakes and self.is_closing:
+            if self.is_closing and not self._has_work():
                 break
             tick_ms = conf.settle_tick_ms if self._settling else conf.event_tick_ms
             await self._gather(self._written_at + tick_ms / 1_000 - clock())
             self._work.clear()
             await self._write()
             self._written_at = clock()
-            if self._settling or self._talking or self._wakes or self.is_closing:
+            if self._has_work() or self.is_closing:
                 self._work.set()
         if self._telling is not None:
             await self._telling
+
+    def _has_work(self) -> bool:
+        return bool(self._settling or self._talking or self._wakes or self._heard)
 
     async def _gather(self, for_s: float) -> None:
         """Until the tick, or until there is a whole batch."""
@@ -93,6 +127,8 @@ class Writer:
         batch, self._settling = self._settling[: self._batch_max], self._settling[self._batch_max :]
         talking, self._talking = self._talking, {}
         wakes, self._wakes = self._wakes, []
+        heard, self._heard = self._heard, {}
+        signals = [said.row(pool_id, time.monotonic()) for pool_id, said in heard.items()]
         events: list[Event] = []
         for attempt in talking.values():
             if news := attempt.take_events():
@@ -100,7 +136,7 @@ class Writer:
                 wakes.append(Wake(attempt.job.id, attempt.job.client_id, news[0].seq))
         settled = [settlement for _, settlement in batch]
         try:
-            states, more = await self._send(events, settled)
+            states, more = await self._send(events, settled, signals)
         except psycopg.Error as error:
             logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
             states, more = await self._send_singly(events, settled)
@@ -110,13 +146,17 @@ class Writer:
             await self._telling
         self._telling = asyncio.create_task(self._notify(wakes + more)) if wakes or more else None
 
-    async def _send(self, events: list[Event], settled: list[Settlement]) -> tuple[dict[int, str], list[Wake]]:
+    async def _send(
+        self, events: list[Event], settled: list[Settlement], signals: Sequence[dict[str, Any]] = ()
+    ) -> tuple[dict[int, str], list[Wake]]:
         """Waits for as long as Postgres is away. Raises psycopg.Error for what it refuses."""
         while True:
             try:
                 async with self._connect() as conn:
                     if settled:
-                        return await queue.settle(conn, settled, worker=self._worker, events=events)
+                        return await queue.settle(conn, settled, worker=self._worker, events=events, signals=signals)
+                    if signals:
+                        await queue.report(conn, signals)
                     if events:
                         await append(conn, events, worker=self._worker)
                     return {}, []

@@ -12,7 +12,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from llmjobs import conf
-from project import embedded_postgres
+from project import embedded_postgres, mail
 from project.database_url import connection_settings
 from project.secret_key import stored_secret_key
 
@@ -26,6 +26,15 @@ if not IS_TEST_RUN and (BASE_DIR / ".env").exists():  # a developer's provider k
 LLMJOBS = conf.from_environ(os.environ)
 globals().update(LLMJOBS)
 DATA_DIR = BASE_DIR / LLMJOBS.get("LLMJOBS_DATA_DIR", conf.default("data_dir"))
+
+# E-mail: what operators are told of, and Django's own to ADMINS. Before the database: a wrong variable starts none.
+
+ADMINS = mail.addresses("ADMINS", env.str("ADMINS", default=""))
+globals().update(mail.server("EMAIL_URL", env.str("EMAIL_URL", default="")))
+EMAIL_TIMEOUT = 10
+EMAIL_SUBJECT_PREFIX = "[llmjobs] "
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="") or "llmjobs@localhost"
+SERVER_EMAIL = env.str("SERVER_EMAIL", default="") or DEFAULT_FROM_EMAIL
 
 # Database.
 

@@ -13,8 +13,8 @@ from django.db import connection
 
 from llmjobs.models import Turnstile
 
-# No test may pay: what a developer's shell knows of a provider stays outside.
-for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+# No test may pay, or tell anybody: what a developer's shell knows of providers and operators stays outside.
+for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ADMINS", "LLMJOBS_OPERATOR_WEBHOOK_URL"):
     os.environ.pop(name, None)
 
 SEEDS = importlib.import_module("llmjobs.migrations.0002_hot_tables").SEEDS

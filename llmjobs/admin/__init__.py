@@ -3,6 +3,8 @@
     pages.py, lists.py, filters.py, cells.py    what all pages share: permissions, bounded lists, filters, looks
     confirm.py, pausing.py                      actions: asked once, done in batches, written to the history
     tenants.py, keys.py, pools.py               tiers, clients, API keys, providers, models: people edit these
+    buckets.py, last_hour.py, limits_picture.py what blocks a provider or model, what was learned, and the last hour
+    incidents.py, unblocking.py                 breakers that opened; try a provider again now
     jobs.py and job_*.py                        the list of jobs, the page of one, requeue and cancel
     ledger.py, scheduling.py, workers.py        what programs write: read only
 
@@ -11,6 +13,6 @@ outputs need the permission `view_job_content`, requeue and cancel theirs; nothi
 inline script or style.
 """
 
-from llmjobs.admin import jobs, keys, ledger, pools, scheduling, tenants, workers
+from llmjobs.admin import incidents, jobs, keys, ledger, pools, scheduling, tenants, workers
 
-__all__ = ["jobs", "keys", "ledger", "pools", "scheduling", "tenants", "workers"]
+__all__ = ["incidents", "jobs", "keys", "ledger", "pools", "scheduling", "tenants", "workers"]

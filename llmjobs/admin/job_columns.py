@@ -21,7 +21,12 @@ BLOCKED = {
     "client_paused": "its client is paused",
     "model_paused": "its model is paused",
     "provider_paused": "its provider is paused",
+    "provider_down": "its provider is down, and is tried again",
+    "provider_quota": "its provider says that the quota is used up",
+    "provider_auth": "its provider refuses the key",
     "no_worker": "no worker that serves it is alive",
+    "client_rate_limit": "its client has used up its requests or tokens a minute",
+    "rate_limit": "its model or provider has used up its requests or tokens a minute",
     "client_concurrency": "its client runs as many jobs as it may",
     "model_concurrency": "its model runs as many calls as it may",
 }

@@ -108,6 +108,11 @@ class ModelFilter(NamedFilter):
     named = Model
     column = "pool_id"
 
+    def matching(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
+        """The jobs that were asked of it, whoever serves them."""
+        row = Model.objects.filter(name=value).only("pk").first()
+        return queryset.filter(Q(home=row) | Q(home=None, pool=row)) if row else queryset.none()
+
 
 class ErrorFilter(TextFilter):
     title = "error code"

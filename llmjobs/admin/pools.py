@@ -1,27 +1,31 @@
-"""Providers and models: who answers, within which limits, at which price.
+"""Providers and models: who answers, within which limits, at which price, and how the last hour went.
 
 A provider names the environment variable that holds its key. This page says whether that variable is set in the web
 process that shows it, never what it holds; the workers have an environment of their own.
 """
 
 import os
+import time
+from typing import Any
 
 from django.contrib import admin
-from django.core.exceptions import ValidationError
-from django.urls import reverse
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import QuerySet
+from django.forms import Script
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from llmjobs.admin import pausing
-from llmjobs.admin.cells import badge
+from llmjobs.admin import last_hour, pausing, unblocking
+from llmjobs.admin.buckets import known_of, samples_of, state_badge, with_block
+from llmjobs.admin.limits_picture import clock, figures
 from llmjobs.admin.pages import Page
 from llmjobs.admin.tenants import jobs_url
-from llmjobs.models import Model, Provider
+from llmjobs.incidents import REASONS
+from llmjobs.models import BucketKind, Model, Provider
 from llmjobs.models.pools import validate_key_env
-
-
-def state_badge(row: Provider | Model) -> SafeString:
-    return badge("paused") if row.is_paused else badge("in service")
 
 
 @admin.register(Provider)
@@ -33,9 +37,16 @@ class ProviderPage(Page):
     fieldsets = (
         (None, {"fields": ("name", "base_url", "state", "created_at")}),
         ("Key", {"fields": ("api_key_env", "key_in_this_process")}),
+        (
+            "Limits of the account",
+            {"fields": ("rpm", "tpm", "max_running"), "description": "Of all its models together; empty: none."},
+        ),
         ("Models made on first use", {"fields": ("any_model", "default_rpm", "default_tpm")}),
     )
-    actions = (pausing.pause, pausing.resume)
+    actions = (pausing.pause, pausing.resume, unblocking.try_again)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
+        return with_block(super().get_queryset(request), BucketKind.ACCOUNT)
 
     @admin.display(description="key in this process")
     def key_in_this_process(self, provider: Provider) -> str:
@@ -53,7 +64,7 @@ class ProviderPage(Page):
         return state_badge(provider)
 
     def buttons(self, obj: Provider) -> list[tuple[str, str]]:
-        return pausing.buttons(obj)
+        return [*pausing.buttons(obj), *unblocking.buttons(obj)]
 
     def links(self, obj: Provider) -> list[tuple[str, str]]:
         return [(f"{reverse('admin:llmjobs_model_changelist')}?{urlencode({'provider__id__exact': obj.pk})}", "Models")]
@@ -72,19 +83,60 @@ class ModelPage(Page):
     readonly_fields = ("state", "created_at")
     fieldsets = (
         (None, {"fields": ("name", "provider", "upstream_name", "state", "created_at")}),
-        ("Limits", {"fields": ("rpm", "tpm", "max_running", "context_window"), "description": "Empty: the default."}),
+        (
+            "Limits",
+            {
+                "fields": ("rpm", "tpm", "window", "token_policy", "max_running", "context_window"),
+                "description": "As the provider has them. Empty: the default a minute, no limit of the others.",
+            },
+        ),
         ("Prices", {"fields": ("input_usd_per_mtok", "output_usd_per_mtok")}),
         ("When it is blocked", {"fields": ("fallback",)}),
     )
-    actions = (pausing.pause, pausing.resume)
+    actions = (pausing.pause, pausing.resume, unblocking.try_again)
+    change_form_template = "admin/llmjobs/model/change_form.html"
+
+    class Media:
+        js = [Script("llmjobs/admin_limits.js", type="module")]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
+        models = with_block(super().get_queryset(request), BucketKind.POOL)
+        return with_block(models, BucketKind.ACCOUNT, of_id="provider_id", name="account")
 
     @admin.display(description="state", ordering="is_paused")
     def state(self, model: Model) -> SafeString:
         return state_badge(model)
 
     def buttons(self, obj: Model) -> list[tuple[str, str]]:
-        return pausing.buttons(obj)
+        return [*pausing.buttons(obj), *unblocking.buttons(obj)]
 
     def links(self, obj: Model) -> list[tuple[str, str]]:
         flows = f"{reverse('admin:llmjobs_flow_changelist')}?{urlencode({'model': obj.name})}"
         return [(jobs_url(model=obj.name), "Jobs"), (flows, "Flows")]
+
+    def details(self, request: HttpRequest, obj: Model) -> dict[str, Any]:
+        return limits_of(obj)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.limits)
+        return [path("<int:pk>/limits/", view, name="llmjobs_model_limits"), *super().get_urls()]
+
+    def limits(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The part of a model's page that changes by itself; the page asks for it every 15 seconds."""
+        model = Model.objects.filter(pk=pk).first()
+        if not self.has_view_permission(request, model):
+            raise PermissionDenied
+        if model is None:
+            raise Http404
+        return render(request, "admin/llmjobs/model/limits.html", {"original": model, **limits_of(model)})
+
+
+def limits_of(model: Model) -> dict[str, Any]:
+    """The last hour as pictures and as a table, and what is known of the model's limits."""
+    now_s = time.time()
+    moments = last_hour.last_hour(samples_of(model), now_s)
+    rows = [
+        (row, clock(row.at_s), ", ".join(REASONS.get(reason, reason) for reason in row.blocked_by))
+        for row in last_hour.table(moments)
+    ]
+    return {"figures": figures(model.name, moments) if moments else [], "minutes": rows, "known": known_of(model)}

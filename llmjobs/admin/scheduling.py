@@ -5,17 +5,19 @@ Turns and the inbox have no pages of their own (their keys are composite, and th
 page shows its newest turn, its tier's, its lanes and what is still in the inbox for it.
 """
 
+import math
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Sum
-from django.db.models.functions import JSONObject
+from django.db.models import Count, DateTimeField, ExpressionWrapper, F, OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import JSONObject, Now
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from llmjobs.admin.cells import NOTHING, badge, count, link_to
+from llmjobs.admin.cells import NOTHING, badge, count, duration, link_to
 from llmjobs.admin.job_search import ClientFilter, ModelFilter, PriorityFilter, SizeFilter
 from llmjobs.admin.pages import ViewOnlyPage
 from llmjobs.models import Flow, FlowTurn, Inbox, Lane, LaneTurn, ShardTurn, Tier, TierTurn, Turnstile
@@ -32,6 +34,9 @@ FLOW_TURN = (
     "learned",
     "cost_ratio",
     "output_tokens",
+    "tokens_ratio",
+    "error_var",
+    "opens_at",
 )
 LANE_TURN = ("vt", "head_order", "queued", "has_heads", "is_ready", "tier_id", "turn", "level")
 
@@ -59,7 +64,7 @@ def running(row: Any) -> str:
 
 @admin.display(description="open")
 def is_open(row: Any) -> SafeString | str:
-    """Neither paused nor at its limit of running jobs."""
+    """Neither paused nor at a limit of its client."""
     value = turn(row, "is_open")
     return NOTHING if value is None else badge("open" if value else "blocked")
 
@@ -79,15 +84,35 @@ def learned(row: Any) -> str:
     return f"{tokens:,.0f} output tokens a job, {turn(row, 'cost_ratio'):.2f} times the estimated cost"
 
 
+@admin.display(description="tokens")
+def tokens(row: Any) -> str:
+    """What its completed jobs used beside what was estimated and reserved: the next reservations follow it."""
+    ratio, error_var = turn(row, "tokens_ratio"), turn(row, "error_var")
+    if ratio is None or error_var is None:
+        return NOTHING
+    return f"{ratio:.2f} times the estimate, deviation {math.sqrt(error_var):,.0f}"
+
+
+@admin.display(description="opens")
+def opens(row: Any) -> str:
+    """When its client's requests or tokens a minute have room again."""
+    opens_at_s = turn(row, "opens_at")
+    if opens_at_s is None or opens_at_s <= row.read_at.timestamp():
+        return NOTHING
+    return f"in {duration(timedelta(seconds=opens_at_s - row.read_at.timestamp()))}"
+
+
 @admin.register(Flow)
 class FlowPage(ViewOnlyPage):
-    list_display = ("id", "pool", "client", virtual_time, running, is_open, mean_cost, learned)
+    list_display = ("id", "pool", "client", virtual_time, running, is_open, opens, mean_cost, learned, tokens)
     list_filter = (ModelFilter, ClientFilter)
     change_form_template = "admin/llmjobs/flow/change_form.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Flow]:
         flows = super().get_queryset(request).select_related("pool", "client__tier")
-        return flows.annotate(now=newest(FlowTurn.objects.filter(flow=OuterRef("pk")), FLOW_TURN))
+        turns = FlowTurn.objects.filter(flow=OuterRef("pk"))
+        read_at = ExpressionWrapper(Now(), output_field=DateTimeField())
+        return flows.annotate(now=newest(turns, FLOW_TURN), read_at=read_at)
 
     def details(self, request: HttpRequest, obj: Flow) -> dict[str, Any]:
         lanes = with_turn(Lane.objects.filter(flow=obj)).order_by("priority", "size")  # ten at most
@@ -103,7 +128,7 @@ class FlowPage(ViewOnlyPage):
         }
 
     def get_fields(self, request: HttpRequest, obj: Flow | None = None) -> Any:
-        return ("pool", "client", virtual_time, running, is_open, mean_cost, learned)
+        return ("pool", "client", virtual_time, running, is_open, opens, mean_cost, learned, tokens)
 
     def links(self, obj: Flow) -> list[tuple[str, str]]:
         jobs = urlencode({"client": obj.client.name, "model": obj.pool.name})

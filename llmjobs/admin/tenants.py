@@ -6,11 +6,13 @@ field of the form: a form that was left open would undo what somebody else has p
 
 from django.contrib import admin
 from django.urls import reverse
+from django.utils.formats import date_format
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
+from llmjobs import limits
 from llmjobs.admin import pausing
-from llmjobs.admin.cells import badge
+from llmjobs.admin.cells import NOTHING, badge
 from llmjobs.admin.keys import KeysOfClient
 from llmjobs.admin.pages import Page
 from llmjobs.models import Client, Tier
@@ -47,11 +49,17 @@ class ClientPage(Page):
     search_fields = ("name",)
     search_help_text = "A part of the name."
     autocomplete_fields = ("users",)
-    readonly_fields = ("state", "created_at")
+    readonly_fields = ("state", "spent", "created_at")
     fieldsets = (
         (None, {"fields": ("name", "tier", "weight", "state", "created_at")}),
         ("Limits", {"fields": LIMITS, "description": "Empty: as its tier has it."}),
-        ("Money", {"fields": ("monthly_budget_usd",)}),
+        (
+            "Money",
+            {
+                "fields": ("monthly_budget_usd", "spent"),
+                "description": "Over it new jobs are refused; those that were accepted still run. Empty: no budget.",
+            },
+        ),
         ("People", {"fields": ("users",), "description": "Who sees and submits its jobs in the web console."}),
     )
     inlines = (KeysOfClient,)
@@ -60,6 +68,16 @@ class ClientPage(Page):
     @admin.display(description="state", ordering="is_paused")
     def state(self, client: Client) -> SafeString:
         return badge("paused") if client.is_paused else badge("in service")
+
+    @admin.display(description="spent")
+    def spent(self, client: Client) -> str:
+        """Months are UTC's, as the budget's are."""
+        if client._state.adding:
+            return NOTHING
+        now, budget = limits.money(client), client.monthly_budget_usd
+        of_budget = "" if budget is None else f" of ${budget:,.2f}"
+        month = date_format(now.month, "F")
+        return f"${now.spent_usd:,.2f}{of_budget} in {month}, ${now.reserved_usd:,.2f} reserved"
 
     def buttons(self, obj: Client) -> list[tuple[str, str]]:
         return pausing.buttons(obj)

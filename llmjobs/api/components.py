@@ -4,7 +4,7 @@ from typing import Any
 
 from llmjobs.conf import conf
 from llmjobs.states import Endpoint, EventType, Priority, Size, State
-from llmjobs.submissions import DELAY_MAX_S, MODEL_CHARS_MAX, USER_CHARS_MAX
+from llmjobs.submissions import DELAY_MAX_S, MODEL_CHARS_MAX, USER_CHARS_MAX, WHEN_LIMITED
 
 Json = dict[str, Any]
 
@@ -92,7 +92,12 @@ SUBMISSION = _object(
         "max_cost_usd": _nullable(_number(0.000001, 1_000_000, "What lost attempts may cost before no more are made.")),
         "on_interrupt": {"type": "string", "enum": ["restart"], "default": "restart"},
         "dedupe": {"type": "null", "description": "Not served."},
-        "when_limited": {"type": "string", "enum": ["wait"], "default": "wait"},
+        "when_limited": {
+            "type": "string",
+            "enum": list(WHEN_LIMITED),
+            "default": WHEN_LIMITED[0],
+            "description": "Where the client's own limits a minute leave no room now; a delayed job always waits.",
+        },
         "webhook_url": {"type": "null", "description": "Not served."},
         "user": {
             **TEXT,

@@ -148,6 +148,8 @@ def _unexpected(status: int) -> Problem:
 
 
 def _headers_of(error: errors.InvalidRequest) -> dict[str, str]:
+    if isinstance(error, errors.InsufficientQuota):
+        return {"x-should-retry": "false"}  # as the SDKs know it: they would try any other 429 again
     retry_after_s = getattr(error, "retry_after_s", None)
     if isinstance(error, errors.IdempotencyInProgress):
         retry_after_s = IDEMPOTENCY_RETRY_AFTER_S

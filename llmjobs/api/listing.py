@@ -11,9 +11,8 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import QueryDict
 from django.utils.crypto import salted_hmac
 from django.utils.dateparse import parse_datetime
@@ -32,7 +31,7 @@ METADATA = "metadata."
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    filters: dict[str, Any] = field(default_factory=dict)
+    filters: Q = field(default_factory=Q)
     created_after: datetime | None = None
     before_id: int | None = None
     limit: int = LIMIT_DEFAULT
@@ -40,15 +39,15 @@ class Query:
 
 def parse(query: QueryDict, *, clients: bool) -> Query:
     """`clients`: whether the caller may choose among clients. Raises InvalidRequest with `param`."""
-    known = {**_FILTERS, **({"client": _names("client__name")} if clients else {})}
+    known = {**_FILTERS, **({"client": _clients} if clients else {})}
     given = parameters(query, [*known, "created_after", "cursor", "limit"], prefix=METADATA)
-    filters: dict[str, Any] = {}
+    filters = Q()
     for name, text in given.items():
         if name in known:
-            filters |= known[name](name, text)
+            filters &= known[name](name, text)
     metadata = {name.removeprefix(METADATA): text for name, text in given.items() if name.startswith(METADATA)}
     if metadata:
-        filters["request__metadata__contains"] = metadata
+        filters &= Q(request__metadata__contains=metadata)
     return Query(
         filters=filters,
         created_after=_moment("created_after", given["created_after"]) if "created_after" in given else None,
@@ -70,7 +69,7 @@ def page(jobs: QuerySet[Job], query: Query) -> tuple[list[Job], str | None]:
             jobs = jobs.filter(pk__gt=floor_id)
             if query.created_after is None or floor_at > query.created_after - CLOCK_MARGIN:
                 next_id = floor_id + 1
-        jobs = jobs.filter(**query.filters)
+        jobs = jobs.filter(query.filters)
     if query.created_after:
         jobs = jobs.filter(created_at__gt=query.created_after)
     found = list(jobs[: query.limit + 1])
@@ -124,27 +123,33 @@ def _moment(name: str, text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _states(name: str, text: str) -> dict[str, Any]:
+def _states(name: str, text: str) -> Q:
     words = text.split(",")
     if unknown := set(words) - set(State):
         raise InvalidRequest(f"expected some of {', '.join(State)}, got {sorted(unknown)[0][:64]!r}", param=name)
-    return {"state__in": words}
+    return Q(state__in=words)
 
 
-def _priorities(name: str, text: str) -> dict[str, Any]:
+def _priorities(name: str, text: str) -> Q:
     known = {key: p.value for p in Priority for key in (p.word, str(p.value))}
     words = text.split(",")
     if unknown := set(words) - set(known):
         raise InvalidRequest(f"expected some of {', '.join(known)}, got {sorted(unknown)[0][:64]!r}", param=name)
-    return {"priority__in": [known[word] for word in words]}
+    return Q(priority__in=[known[word] for word in words])
 
 
-def _names(column: str) -> Callable[[str, str], dict[str, Any]]:
-    return lambda name, text: {f"{column}__in": text.split(",")}
+def _clients(name: str, text: str) -> Q:
+    return Q(client__name__in=text.split(","))
 
 
-_FILTERS: dict[str, Callable[[str, str], dict[str, Any]]] = {
+def _models(name: str, text: str) -> Q:
+    """Of the models that were asked for, whoever serves them."""
+    names = text.split(",")
+    return Q(home__name__in=names) | Q(home=None, pool__name__in=names)
+
+
+_FILTERS: dict[str, Callable[[str, str], Q]] = {
     "status": _states,
-    "model": _names("pool__name"),
+    "model": _models,
     "priority": _priorities,
 }

@@ -50,13 +50,14 @@ LIMIT_HEADERS = {
         "description": "The id under which the log has this request.",
         "schema": {"type": "string"},
     },
-    "x-ratelimit-limit-requests": {
-        "description": "The client's own requests a minute, if limited.",
-        "schema": {"type": "integer"},
-    },
-    "x-ratelimit-limit-tokens": {
-        "description": "The client's own tokens a minute, if limited.",
-        "schema": {"type": "integer"},
+    **{
+        f"x-ratelimit-{what}-{kind}": {"description": description.format(kind), "schema": {"type": type_}}
+        for kind in ("requests", "tokens")
+        for what, type_, description in (
+            ("limit", "integer", "The client's own {} a minute, if limited."),
+            ("remaining", "integer", "How many {} may still start at once; what is queued counts as used."),
+            ("reset", "string", "Until all {} are free again, if none are added: `17ms`, `1s`, `6m0s`."),
+        )
     },
 }
 
@@ -254,7 +255,11 @@ OPERATIONS: dict[str, Json] = {
                 413: "The body is too large (`request_too_large`).",
                 415: "The body is not `application/json`.",
                 422: "The `Idempotency-Key` came before with another body (`idempotency_key_reused`).",
-                429: "The queue is full (`queue_full`); `Retry-After` says in how many seconds there may be room.",
+                429: (
+                    "The queue is full (`queue_full`), or the client is at its limit and `when_limited` is `reject` "
+                    "(`rate_limit_exceeded`): `Retry-After` says in how many seconds there may be room. Or the budget "
+                    "of this month is spent (`insufficient_quota`): `x-should-retry` is `false`."
+                ),
             },
         ),
         _operation(

@@ -22,7 +22,7 @@ from rest_framework.views import APIView
 
 from llmjobs import queue, representation, stats, submissions
 from llmjobs.access import Caller
-from llmjobs.api import listing
+from llmjobs.api import limit_headers, listing
 from llmjobs.api.authentication import ApiKeyAuthentication, HasScope, SessionAuthentication
 from llmjobs.api.errors import exception_handler
 from llmjobs.api.incoming import parameters, read_json_object
@@ -85,9 +85,8 @@ class ApiView(APIView):
         response["Cache-Control"] = "no-store"
         caller = getattr(self, "caller", None)
         if caller is not None and caller.client is not None:
-            for header, limit in (("requests", "rpm"), ("tokens", "tpm")):
-                if (value := _own_limit(caller.client, limit)) is not None:
-                    response[f"x-ratelimit-limit-{header}"] = str(value)
+            for header, value in limit_headers.of(caller.client, can_ask=response.status_code < 500).items():
+                response[header] = value
         return response
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Any:
@@ -162,12 +161,6 @@ class ModelsView(ApiView):
     def get(self, request: Request) -> HttpResponse:
         models = Model.objects.select_related("provider", "fallback")
         return JsonResponse({"object": "list", "data": [_model_json(model) for model in models]})
-
-
-def _own_limit(client: Client, name: str) -> int | None:
-    """A limit of the client, or where it has none that of its tier."""
-    own = getattr(client, name)
-    return getattr(client.tier, name) if own is None else own
 
 
 def _base_url(request: Request) -> str:

@@ -93,6 +93,34 @@ $$;
 """
 
 
+# Each pool and account has its bucket from its first moment, by whatever road it was made.
+BIRTHS = """
+create function llmjobs_model_made() returns trigger language plpgsql as $$
+begin
+    insert into llmjobs_bucketturn (kind, of_id, turn) select 0, id, 0 from made;
+    return null;
+end
+$$;
+create trigger llmjobs_model_made after insert on llmjobs_model
+referencing new table as made for each statement execute function llmjobs_model_made();
+create function llmjobs_provider_made() returns trigger language plpgsql as $$
+begin
+    insert into llmjobs_bucketturn (kind, of_id, turn) select 1, id, 0 from made;
+    return null;
+end
+$$;
+create trigger llmjobs_provider_made after insert on llmjobs_provider
+referencing new table as made for each statement execute function llmjobs_provider_made();
+"""
+
+BIRTHS_REVERSE = """
+drop trigger llmjobs_model_made on llmjobs_model;
+drop function llmjobs_model_made();
+drop trigger llmjobs_provider_made on llmjobs_provider;
+drop function llmjobs_provider_made();
+"""
+
+
 class Migration(migrations.Migration):
     dependencies = [
         ("llmjobs", "0006_tiers_may_go"),
@@ -114,6 +142,17 @@ class Migration(migrations.Migration):
                 ("turn", models.BigIntegerField()),
                 ("requests_at", models.FloatField(db_default=0)),
                 ("tokens_at", models.FloatField(db_default=0)),
+                (
+                    "tokens_due",
+                    models.FloatField(
+                        db_default=0, help_text="Used less reserved tokens, which the next claim puts in."
+                    ),
+                ),
+                (
+                    "requests_rate",
+                    models.FloatField(help_text="A second, at which it drains; null: no such limit.", null=True),
+                ),
+                ("tokens_rate", models.FloatField(null=True)),
                 ("moved_at", models.FloatField(db_default=0, help_text="When something was last reserved.")),
                 ("opens_at", models.FloatField(help_text="When its next send may be claimed; null: now.", null=True)),
                 ("requests", models.BigIntegerField(db_default=0)),
@@ -135,16 +174,28 @@ class Migration(migrations.Migration):
                 ("largest", models.FloatField(db_default=0, help_text="Tokens of the largest reservation lately.")),
                 (
                     "learned",
-                    models.FloatField(db_default=0, help_text="The weight of what is known, in jobs; 64 is the most."),
+                    models.FloatField(
+                        db_default=4,
+                        help_text="The weight of what is known, in jobs: the first guess counts as 4, and 64 is the most.",
+                    ),
                 ),
                 ("mean_tokens", models.FloatField(db_default=0, help_text="Of completed jobs, input and output.")),
-                ("error_var", models.FloatField(db_default=0, help_text="Mean square of used less reserved tokens.")),
+                (
+                    "error_var",
+                    models.FloatField(db_default=65536, help_text="Mean square of used less reserved tokens."),
+                ),
                 (
                     "requests_limit",
-                    models.FloatField(help_text="A minute, where its headers say less than we thought.", null=True),
+                    models.FloatField(help_text="A minute; where its headers say less.", null=True),
                 ),
                 ("tokens_limit", models.FloatField(null=True)),
                 ("told_at", models.FloatField(db_default=0, help_text="When it said so.")),
+                (
+                    "requests_left",
+                    models.FloatField(help_text="What it said is left, which the next claim heeds.", null=True),
+                ),
+                ("tokens_left", models.FloatField(null=True)),
+                ("left_at", models.FloatField(db_default=0)),
                 (
                     "rate_factor",
                     models.FloatField(
@@ -170,7 +221,11 @@ class Migration(migrations.Migration):
                     models.FloatField(help_text="Then one call is tried, if a breaker is open.", null=True),
                 ),
                 ("block_s", models.FloatField(db_default=0, help_text="How long it was blocked the last time.")),
-                ("strikes", models.PositiveSmallIntegerField(db_default=0, help_text="Refusals in a row.")),
+                ("strikes", models.IntegerField(db_default=0, help_text="Refused keys in a row.")),
+                (
+                    "downs",
+                    models.IntegerField(db_default=0, help_text="Failed connections and server errors in a row."),
+                ),
                 ("struck_at", models.FloatField(db_default=0)),
             ],
         ),
@@ -280,8 +335,8 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="inbox",
-            name="completed_at",
-            field=models.FloatField(help_text="The latest claim of a completed attempt: a breaker closes.", null=True),
+            name="answered_at",
+            field=models.FloatField(help_text="The latest claim among those that the provider answered.", null=True),
         ),
         migrations.AddField(
             model_name="inbox",
@@ -609,5 +664,6 @@ class Migration(migrations.Migration):
         ),
         migrations.RunSQL(STORAGE, STORAGE_REVERSE),
         migrations.RunSQL(EDITS, EDITS_REVERSE),
+        migrations.RunSQL(BIRTHS, BIRTHS_REVERSE),
         migrations.RunSQL(BUCKETS, "delete from llmjobs_bucketturn"),
     ]

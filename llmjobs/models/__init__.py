@@ -5,14 +5,14 @@ pools.py       providers and models: people edit them; a model at a provider is 
 jobs.py        jobs, what was asked, what came back, attempts, events: only the verbs of `queue.py` write them
 scheduling.py  flows, lanes, turns, inbox: only the claim writes them, but for the inbox, to which all append
 buckets.py     what is left of the limits, and breakers that opened: only the claim writes them, as turns
-counts.py      how many jobs there are: triggers append what changed, one worker at a time counts it
+counts.py      how many jobs there are, and what was spent: triggers append what changed, one worker at a time counts it
 workers.py     the worker processes, by their own heartbeats
 
 Here live the columns, the CHECKs and reading; no method changes a job.
 """
 
 from llmjobs.models.buckets import BlockedBy, BucketKind, BucketTurn, Incident, PoolSample
-from llmjobs.models.counts import JobCount, JobCountChange, JobCountTurn
+from llmjobs.models.counts import JobCount, JobCountChange, JobCountTurn, Spending
 from llmjobs.models.jobs import Attempt, Job, JobEvent, JobRequest, JobResult
 from llmjobs.models.pools import Model, Provider, TokenPolicy, Turnstile, Window
 from llmjobs.models.scheduling import Flow, FlowTurn, Inbox, Lane, LaneTurn, ShardTurn, TierTurn
@@ -43,6 +43,7 @@ __all__ = [
     "PoolSample",
     "Provider",
     "ShardTurn",
+    "Spending",
     "Tier",
     "TierTurn",
     "TokenPolicy",

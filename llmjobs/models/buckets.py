@@ -39,6 +39,9 @@ class BucketTurn(models.Model):
     turn = models.BigIntegerField()
     requests_at = models.FloatField(db_default=0)
     tokens_at = models.FloatField(db_default=0)
+    tokens_due = models.FloatField(db_default=0, help_text="Used less reserved tokens, which the next claim puts in.")
+    requests_rate = models.FloatField(null=True, help_text="A second, at which it drains; null: no such limit.")
+    tokens_rate = models.FloatField(null=True)
     moved_at = models.FloatField(db_default=0, help_text="When something was last reserved.")
     opens_at = models.FloatField(null=True, help_text="When its next send may be claimed; null: now.")
     # What was reserved and refused since it was made: the picture of a model is made of differences.
@@ -51,19 +54,25 @@ class BucketTurn(models.Model):
     # What was measured and learned.
     jitter_s = models.FloatField(db_default=0, help_text="How late calls left their workers lately, at most.")
     largest = models.FloatField(db_default=0, help_text="Tokens of the largest reservation lately.")
-    learned = models.FloatField(db_default=0, help_text="The weight of what is known, in jobs; 64 is the most.")
+    learned = models.FloatField(
+        db_default=4, help_text="The weight of what is known, in jobs: the first guess counts as 4, and 64 is the most."
+    )
     mean_tokens = models.FloatField(db_default=0, help_text="Of completed jobs, input and output.")
-    error_var = models.FloatField(db_default=0, help_text="Mean square of used less reserved tokens.")
+    error_var = models.FloatField(db_default=65_536, help_text="Mean square of used less reserved tokens.")
     # What the provider said.
-    requests_limit = models.FloatField(null=True, help_text="A minute, where its headers say less than we thought.")
+    requests_limit = models.FloatField(null=True, help_text="A minute; where its headers say less.")
     tokens_limit = models.FloatField(null=True)
     told_at = models.FloatField(db_default=0, help_text="When it said so.")
+    requests_left = models.FloatField(null=True, help_text="What it said is left, which the next claim heeds.")
+    tokens_left = models.FloatField(null=True)
+    left_at = models.FloatField(db_default=0)
     rate_factor = models.FloatField(db_default=1, help_text="Halved by slow_down, as of factor_at; doubles by itself.")
     factor_at = models.FloatField(db_default=0)
     blocked_by = models.CharField(max_length=16, null=True, choices=BlockedBy)
     blocked_until = models.FloatField(null=True, help_text="Then one call is tried, if a breaker is open.")
     block_s = models.FloatField(db_default=0, help_text="How long it was blocked the last time.")
-    strikes = models.PositiveSmallIntegerField(db_default=0, help_text="Refusals in a row.")
+    strikes = models.IntegerField(db_default=0, help_text="Refused keys in a row.")
+    downs = models.IntegerField(db_default=0, help_text="Failed connections and server errors in a row.")
     struck_at = models.FloatField(db_default=0)
 
     class Meta:

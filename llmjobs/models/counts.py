@@ -4,6 +4,10 @@ JobCountChange is what happened: triggers on Job append to it, in the transactio
 JobCount is what that comes to, as far as it was counted: one worker at a time folds the changes in, about once a
 second (`counts.py`). Invariant: JobCount + JobCountChange, read in one statement, is what a GROUP BY over Job would
 say. No keys in the database: rows of a client that was deleted say nothing, and nobody waits for a key's lock.
+
+Money goes the same way, for budgets. What jobs are expected to cost stands beside their number; what attempts did cost
+is appended by triggers on Attempt, as changes in the state `spent`, and counted into Spending. One table of changes for
+both, so that one reading sees an estimate leave and the cost come that takes its place.
 """
 
 from django.db import models
@@ -26,6 +30,7 @@ class JobCount(models.Model):
     state = models.CharField(max_length=16, null=True)
     jobs = models.BigIntegerField()
     tokens = models.BigIntegerField(help_text="Estimated: input and output.")
+    usd = models.DecimalField(max_digits=20, decimal_places=8, db_default=0, help_text="Estimated dollars.")
 
     class Meta:
         constraints = [
@@ -43,16 +48,19 @@ class JobCount(models.Model):
 class JobCountChange(models.Model):
     """By how much one statement changed a count. Appended by triggers, deleted by who counts.
 
-    A transaction that stayed open gives its submits new ids when it commits, so that none comes behind the bound.
+    A transaction that stayed open gives its submits new ids when it commits, so that none comes behind the bound. What
+    takes dollars away has a lower id than what brings them: of a late one that the bound cuts, too much counts.
     """
 
     id = models.BigAutoField(primary_key=True)
     client = models.ForeignKey(Client, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
-    tier = models.ForeignKey(Tier, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
-    priority = models.PositiveSmallIntegerField()
-    state = models.CharField(max_length=16)
+    tier = models.ForeignKey(Tier, on_delete=models.DO_NOTHING, db_constraint=False, null=True, db_index=False)
+    priority = models.PositiveSmallIntegerField(null=True)
+    state = models.CharField(max_length=16, help_text="A job's, or `spent`: then only client, month and dollars say.")
+    month = models.DateField(null=True, help_text="Of what was spent: its first day, UTC.")
     jobs = models.BigIntegerField()
     tokens = models.BigIntegerField()
+    usd = models.DecimalField(max_digits=20, decimal_places=8, db_default=0)
     oldest_at = models.DateTimeField(null=True, help_text="Since when the oldest waits of those that became queued.")
     is_submit = models.BooleanField()
 
@@ -66,6 +74,20 @@ class JobCountChange(models.Model):
                 condition=Q(state__in=["queued", "scheduled"], jobs__gt=0),
             ),
         ]
+
+
+class Spending(models.Model):
+    """What the attempts of a client that ended in a month did cost. Attempts that are removed stay in it."""
+
+    client = models.ForeignKey(Client, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
+    month = models.DateField(help_text="Its first day, UTC.")
+    usd = models.DecimalField(max_digits=20, decimal_places=8)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(name="spending_of_month", fields=["client", "month"])]
+
+    def __str__(self) -> str:
+        return f"{self.client_id}: {self.month:%Y-%m}"
 
 
 class JobCountTurn(models.Model):

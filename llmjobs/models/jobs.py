@@ -115,6 +115,8 @@ class Job(models.Model):
             # The oldest of all that are queued, for the statistics.
             models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued")),
             models.Index(name="job_running", fields=["worker_id"], condition=Q(state="running")),
+            # What a fallback took and has not started: for how many more it may take.
+            models.Index(name="job_away", fields=["pool", "home"], condition=Q(state="queued", home__isnull=False)),
             models.Index(
                 name="job_expiring",
                 fields=["expires_at"],

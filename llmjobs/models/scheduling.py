@@ -197,7 +197,7 @@ class Inbox(models.Model):
     learned_tokens = models.FloatField(db_default=0, help_text="Their tokens, input and output, together.")
     learned_est_tokens = models.FloatField(db_default=0, help_text="Their estimated tokens, together.")
     learned_sq_error = models.FloatField(db_default=0, help_text="Squares of used less reserved tokens, together.")
-    completed_at = models.FloatField(null=True, help_text="The latest claim of a completed attempt: a breaker closes.")
+    answered_at = models.FloatField(null=True, help_text="The latest claim among those that the provider answered.")
     # Of all attempts that ended.
     tokens = models.FloatField(db_default=0, help_text="Used less reserved tokens, for the buckets.")
     signal = models.JSONField(null=True, help_text="What the provider said beside the answers (signals.py).")

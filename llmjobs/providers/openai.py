@@ -6,7 +6,6 @@ Everything that can happen is returned as an `Outcome`; only the task's own canc
 """
 
 import asyncio
-import email.utils
 import json
 import math
 import ssl
@@ -18,7 +17,7 @@ from typing import Any
 import httpx2
 import openai
 
-from llmjobs.outcomes import MESSAGE_CHARS_MAX, Error, Kind, Outcome, Usage, classify
+from llmjobs.outcomes import MESSAGE_CHARS_MAX, Error, Kind, Outcome, Told, Usage, classify
 from llmjobs.providers.assembly import (
     Assembler,
     StreamError,
@@ -31,13 +30,13 @@ from llmjobs.providers.assembly import (
     text_of,
     tokens_of,
 )
+from llmjobs.providers.headers import retry_after_s, told
 from llmjobs.providers.sse import Splitter
 from llmjobs.states import Endpoint
 
 # The transport looks at each connection of its pool, with a system call, for each request: with 64 in one pool that was
 # a quarter of all the time of a worker. Many small pools cost some 50 kB each.
 CONNECTIONS_PER_CLIENT = 8
-RETRY_AFTER_MAX_S = 86_400.0
 LINGER_S = 0.5  # for the connection's end, once the stream has come to its own
 CODE_CHARS_MAX = 128
 NOT_SENT = (
@@ -73,6 +72,8 @@ class Call:
     output_bytes_max: int
     est_input_tokens: int
     on_text: Callable[[str], None]
+    on_told: Callable[[Told], None] = lambda told: None  # once, as soon as the answer's headers are there
+    told: Told | None = None
     sent_at: float | None = None  # time.monotonic()
     first_token_at: float | None = None
     provider_request_id: str | None = None
@@ -91,8 +92,15 @@ class Call:
             provider_request_id=self.provider_request_id,
             sent_ago_s=None if self.sent_at is None else now - self.sent_at,
             first_token_ago_s=None if self.first_token_at is None else now - self.first_token_at,
+            told=self.told,
             **details,
         )
+
+    def hear(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head of the answer is there: who answered which call, and what it says of the provider's limits."""
+        self.provider_request_id = (headers.get("x-request-id") or "")[:255] or None
+        self.told = told(headers, status=status)
+        self.on_told(self.told)
 
     def _usage_until_now(self, kind: Kind) -> Usage | None:
         if self.assembler is not None and self.assembler.piece_count:
@@ -166,7 +174,7 @@ class OpenAIProviders:
             stream=True,
         )
         try:
-            call.provider_request_id = (response.headers.get("x-request-id") or "")[:255] or None
+            call.hear(response.status_code, response.headers)
             if assembler is not None and "json" not in response.headers.get("content-type", ""):
                 return await self._read_stream(call, assembler, response, deadline, ends_at)
             return await self._read_body(call, response, deadline, ends_at)
@@ -274,7 +282,7 @@ def _completed(call: Call, body: dict[str, Any], raw: str | None) -> Outcome:
 
 def _refused(call: Call, status: int, headers: Mapping[str, str], content: bytes) -> Outcome:
     """An answer with an error's status: what it means is for `classify` to say."""
-    call.provider_request_id = (headers.get("x-request-id") or "")[:255] or None
+    call.hear(status, headers)
     code, message = None, ""
     try:
         body = parse_json(content)
@@ -303,28 +311,6 @@ def _late(call: Call) -> str:
     if call.first_token_at is None:
         return f"expected the first token within {call.timeouts.first_token_s:g} s"
     return f"expected the next token within {call.timeouts.between_tokens_s:g} s"
-
-
-def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds from retry-after-ms or Retry-After (seconds, or a date); None for what is no sane wait."""
-    waits_s = (_ms(headers.get("retry-after-ms")), _seconds_or_date(headers.get("retry-after"), now))
-    return next((wait_s for wait_s in waits_s if wait_s is not None and 0 <= wait_s <= RETRY_AFTER_MAX_S), None)
-
-
-def _ms(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text) / 1_000
-    except ValueError:
-        return None
-
-
-def _seconds_or_date(text: str | None, now: float | None) -> float | None:
-    try:
-        if text is None or (moment := email.utils.parsedate_tz(text)) is None:
-            return None if text is None else float(text)
-        return email.utils.mktime_tz(moment) - (time.time() if now is None else now)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _short(text: str) -> str:

@@ -2,17 +2,32 @@
 -- Parameters: pool; count: the most jobs claimed; worker (uuid); tiers: ids that this worker serves, null for all;
 -- short_only; exclude: jobs that the claims before this one found locked; is_look: false.
 -- Literal: {n}, at least count, one of a few sizes.
+-- Parameters of `gate`, which see.
 -- Returns: a row a job with all that its attempt needs, or one row of nulls; in each, what to know of the claim itself:
--- slept (lanes put to sleep), skipped (jobs that others hold locked), is_cut (a wall ended it: there is more).
+-- slept (lanes put to sleep), closed (flows whose client's limits are used up), skipped (jobs that others hold locked), is_cut
+-- (a wall ended it: there is more), clock (the database's, Unix seconds), opens_in_s (when the pool's limits let it go on),
+-- wake_in_s (when the first of those flows opens).
+-- The limits of pool, account and client are reserved together, for the moment that a call is to be sent (send_in_s): one
+-- after the other in the fair order, until one would come too late. Nothing passes a job that does not fit yet, so that
+-- large ones do not starve; it costs no throughput, since what drains meanwhile is its own.
 -- What is claimed, in the order of `fair_order`, is charged at once with its expected cost; settle corrects that.
 -- Locks: the claimed jobs, SKIP LOCKED, in the order of their ids.
-with {fair_order.sql}, quota as materialized (
-    select least(%(count)s::int, coalesce(max_running, 2147483647) - (select sum(running) from all_tiers)) as jobs from pool
+with {gate.sql}, {fair_order.sql}, quota as materialized (
+    select least(
+        %(count)s::int, coalesce(p.max_running, 2147483647) - (select sum(running) from all_tiers), g.slots, g.room,
+        case when g.is_probe then 1 end -- one call tries whether a breaker may close
+    ) as jobs
+    from pool as p
+    cross join gate as g
 ), chosen as materialized (
-    select *
-    from ordered
-    where place <= (select jobs from quota)
-        and place < coalesce((select min(place) from ordered where is_wall), 9223372036854775807)
+    select o.*
+    from (select *, sum(tokens) over (order by place) as tokens_sum from ordered) as o
+    cross join gate as g
+    where o.place <= (select jobs from quota)
+        and o.place < coalesce((select min(place) from ordered where is_wall), 9223372036854775807)
+        -- Not what is sure to come too late.
+        and coalesce(g.pool_tokens_at + (o.tokens_sum - g.pool_tokens_burst) / g.pool_tokens_rate <= g.clock + %(ahead_s)s, true)
+        and coalesce(g.account_tokens_at + (o.tokens_sum - g.account_tokens_burst) / g.account_tokens_rate <= g.clock + %(ahead_s)s, true)
 ), locked as materialized (
     -- By key alone, and judged once locked: who says `queued` here invites a walk through all that is.
     select id, state, coalesce(expires_at <= statement_timestamp(), false) as is_expired
@@ -20,6 +35,45 @@ with {fair_order.sql}, quota as materialized (
     where id = any (array(select job_id from chosen))
     order by id
     for update skip locked
+), admitted as materialized (
+    select array_agg(c.job_id order by c.place) as ids, array_agg(c.place order by c.place) as places,
+        array_agg(c.tokens order by c.place) as tokens
+    from locked as e
+    join chosen as c on c.job_id = e.id
+    where e.state = 'queued' and not e.is_expired
+), paced as materialized (
+    -- When each may be sent: not before all buckets have room for it, and then all of them take it in at that moment.
+    with recursive steps as (
+        select 0 as nth, null::float8 as sent_at, null::float8 as slack_s, pool_requests_at, pool_tokens_at, account_requests_at, account_tokens_at
+        from gate
+        union all
+        select p.nth + 1, s.at,
+            -- Until it would have drained as far as to this call, no harm is done if it leaves late.
+            least(greatest(p.pool_requests_at, s.at + g.pool_slack_s), greatest(p.account_requests_at, s.at + g.account_slack_s)) - s.at,
+            greatest(p.pool_requests_at, s.at + g.pool_slack_s) + 1 / g.pool_requests_rate,
+            greatest(p.pool_tokens_at, s.at) + a.tokens[p.nth + 1] / g.pool_tokens_rate,
+            greatest(p.account_requests_at, s.at + g.account_slack_s) + 1 / g.account_requests_rate,
+            greatest(p.account_tokens_at, s.at) + a.tokens[p.nth + 1] / g.account_tokens_rate
+        from steps as p
+        cross join gate as g
+        cross join admitted as a
+        cross join lateral (select greatest(
+            g.clock,
+            p.pool_requests_at + (1 - g.pool_requests_burst) / g.pool_requests_rate,
+            p.pool_tokens_at + (a.tokens[p.nth + 1] - g.pool_tokens_burst) / g.pool_tokens_rate,
+            p.account_requests_at + (1 - g.account_requests_burst) / g.account_requests_rate,
+            p.account_tokens_at + (a.tokens[p.nth + 1] - g.account_tokens_burst) / g.account_tokens_rate
+        ) as at) as s
+        where p.nth < cardinality(a.ids) and s.at <= g.clock + %(ahead_s)s
+    )
+    select * from steps
+), slots as materialized (
+    select a.ids[p.nth] as job_id, p.sent_at, p.slack_s from paced as p cross join admitted as a where p.nth > 0
+), reached as materialized (
+    -- Up to the first that comes too late.
+    select *
+    from chosen
+    where place < coalesce((select a.places[(select max(nth) from paced) + 1] from admitted as a), 9223372036854775807)
 ), started as materialized (
     update llmjobs_job as j
     set state = case when e.is_expired then 'expired' else 'running' end,
@@ -30,14 +84,17 @@ with {fair_order.sql}, quota as materialized (
         finished_at = case when e.is_expired then statement_timestamp() end,
         tier_id = c.tier_id
     from locked as e
-    join chosen as c on c.job_id = e.id
+    join reached as c on c.job_id = e.id
+    left join slots as s on s.job_id = e.id
     -- The ids are said twice, so that the planner looks nowhere else.
     where e.state = 'queued' and j.id = e.id and j.id = any (array(select id from locked))
-    returning j.*, c.place, c.flow_id, c.lane_id, c.cost, c.weight, c.tier_weight, c.tag, c.tier_tag
+    returning j.*, c.place, c.flow_id, c.lane_id, c.cost, c.weight, c.tier_weight, c.tag, c.tier_tag, c.tokens, s.sent_at, s.slack_s
 ), attempts as (
-    insert into llmjobs_attempt (job_id, number, pool_id, client_id, tier_id, worker_id, waited_s, charged, flow_weight, tier_weight)
+    insert into llmjobs_attempt (
+        job_id, number, pool_id, client_id, tier_id, worker_id, waited_s, charged, flow_weight, tier_weight, reserved, slot_s)
     select id, attempt, pool_id, client_id, tier_id, worker_id,
-        extract(epoch from statement_timestamp() - greatest(created_at, available_at)), cost, weight, tier_weight
+        extract(epoch from statement_timestamp() - greatest(created_at, available_at)), cost, weight, tier_weight,
+        tokens, sent_at - extract(epoch from statement_timestamp())
     from started
     where state = 'running'
 ), expired_events as (
@@ -48,12 +105,12 @@ with {fair_order.sql}, quota as materialized (
 ), tried as materialized (
     select lane_id, flow_id, count(*) as jobs, max(lane_order) as last_order,
         (array_agg(next_order order by lane_order desc))[1] as next_order
-    from chosen
+    from reached
     group by lane_id, flow_id
 ), left_locked as materialized (
     select c.lane_id, count(*) as jobs, min(c.lane_order) as head_order
-    from (select job_id from chosen except select id from started) as x
-    join chosen as c on c.job_id = x.job_id
+    from (select job_id from reached except select id from started) as x
+    join reached as c on c.job_id = x.job_id
     group by c.lane_id
 ), lanes_seen as materialized (
     -- The head moves to the first that was left, or to what comes after the last one taken.
@@ -69,14 +126,59 @@ with {fair_order.sql}, quota as materialized (
     where job_id is null and cardinality(%(exclude)s::bigint[]) = 0
 ), charge as materialized (
     select flow_id, tier_id, sum(cost) as cost, avg(cost) as mean_cost, count(*)::int as jobs, max(weight) as weight, max(tag) as tag,
-        max(tier_tag) as tier_tag
+        max(tier_tag) as tier_tag, sum(tokens) as tokens
     from started
     where state = 'running'
     group by flow_id, tier_id
+), limited as materialized (
+    -- The flows met here whose clients have limits, as they stand after this claim, and when what comes next has room.
+    select f.flow_id, f.client_id, f.rpm, f.tpm, f.jobs, n.requests_at, n.tokens_at, o.opens_at
+    from (
+        select t.flow_id, t.client_id, t.rpm, t.tpm, t.own_requests_at, t.own_tokens_at,
+            min(least(t.tokens, t.tpm)) filter (where t.tokens_sum > t.tokens_room and t.nth = t.first_out) as next_tokens,
+            coalesce(max(x.jobs), 0) as jobs, coalesce(max(x.tokens), 0) as tokens
+        from (
+            select *, min(nth) filter (where tokens_sum > tokens_room) over (partition by flow_id) as first_out
+            from tagged
+            where rpm is not null or tpm is not null
+        ) as t
+        left join charge as x on x.flow_id = t.flow_id
+        group by t.flow_id, t.client_id, t.rpm, t.tpm, t.own_requests_at, t.own_tokens_at
+    ) as f
+    cross join gate as g
+    cross join lateral (select
+        f.own_requests_at + coalesce(f.jobs * 60.0 / f.rpm, 0) as requests_at,
+        f.own_tokens_at + coalesce(f.tokens * 60 / f.tpm, 0) as tokens_at
+    ) as n
+    cross join lateral (
+        -- The bucket has room for one more once it drains for a minute in less than what is in it.
+        select nullif(greatest(
+            case when n.requests_at + 60.0 / f.rpm > g.clock + 60 then n.requests_at + 60.0 / f.rpm - 60 end,
+            case when n.tokens_at + f.next_tokens * 60 / f.tpm > g.clock + 60 then n.tokens_at + f.next_tokens * 60 / f.tpm - 60 end,
+            0
+        ), 0) as opens_at
+    ) as o
+), client_buckets as materialized (
+    select b.row, l.client_id, coalesce(b.turn, -1) as turn, l.rpm, l.tpm, l.requests_at, l.tokens_at
+    from limited as l
+    left join lateral (
+        select ctid as row, turn from llmjobs_bucketturn where kind = 2 and of_id = l.client_id order by turn desc limit 1
+    ) as b on true
+    where l.jobs > 0
+), client_buckets_gone as (
+    delete from llmjobs_bucketturn where ctid = any (array(select row from client_buckets))
+), client_buckets_new as (
+    insert into llmjobs_bucketturn (kind, of_id, turn, requests_at, tokens_at, requests_rate, tokens_rate)
+    select 2, client_id, turn + 1, requests_at, tokens_at, rpm / 60.0, tpm / 60.0 from client_buckets
 ), flows_after as materialized (
-    select t.*, x.cost, x.jobs, x.mean_cost as new_mean_cost, t.vt + x.cost / x.weight as new_vt,
-        t.running + x.jobs < coalesce(t.max_running, 2147483647) as new_open
-    from charge as x
+    select t.*, x.cost, x.jobs, x.mean_cost as new_mean_cost, t.vt + coalesce(x.cost / x.weight, 0) as new_vt, x.opens_at as new_opens_at,
+        t.running + x.jobs < coalesce(t.max_running, 2147483647) and x.opens_at is null as new_open
+    from (
+        select coalesce(c.flow_id, l.flow_id) as flow_id, coalesce(c.cost, 0) as cost, coalesce(c.jobs, 0) as jobs, c.mean_cost, c.weight, l.opens_at
+        from charge as c
+        full join limited as l on l.flow_id = c.flow_id
+        where c.flow_id is not null or l.opens_at is not null
+    ) as x
     cross join lateral (
         select ctid as row, *
         from llmjobs_flowturn
@@ -131,11 +233,11 @@ with {fair_order.sql}, quota as materialized (
     delete from llmjobs_flowturn where ctid = any (array(select row from flows_after))
 ), flows_new as (
     insert into llmjobs_flowturn (
-        flow_id, turn, pool_id, client_id, tier_id, vt, lifted, running, mean_cost, is_open, weight, max_running,
-        learned, cost_ratio, output_tokens)
+        flow_id, turn, pool_id, client_id, tier_id, vt, lifted, running, mean_cost, is_open, opens_at, weight, max_running, rpm, tpm,
+        learned, cost_ratio, output_tokens, tokens_ratio, error_var)
     select flow_id, turn + 1, pool_id, client_id, tier_id, new_vt, lifted, running + jobs,
-        case when mean_cost = 0 then new_mean_cost else mean_cost + (new_mean_cost - mean_cost) / 8 end, new_open,
-        weight, max_running, learned, cost_ratio, output_tokens
+        case when jobs = 0 then mean_cost when mean_cost = 0 then new_mean_cost else mean_cost + (new_mean_cost - mean_cost) / 8 end,
+        new_open, new_opens_at, weight, max_running, rpm, tpm, learned, cost_ratio, output_tokens, tokens_ratio, error_var
     from flows_after
 ), least_scanned as materialized (
     select distinct on (tier_id, level) tier_id, level, vt, flow_id from scanned order by tier_id, level, vt, flow_id
@@ -176,15 +278,74 @@ with {fair_order.sql}, quota as materialized (
         case when jobs = 0 then mean_cost when mean_cost = 0 then cost / jobs else mean_cost + (cost / jobs - mean_cost) / 8 end,
         new_floors, new_floor_flows
     from tiers_after
+), buckets_after as materialized (
+    select b.*, s.jobs, s.left_queue, s.tokens as more_tokens, s.largest as new_largest, n.requests_at as new_requests_at, n.tokens_at as new_tokens_at,
+        case when o.next_at > b.clock + %(ahead_s)s / 2 then o.next_at - %(ahead_s)s / 2 end as new_opens_at
+    from buckets as b
+    cross join (select * from paced order by nth desc limit 1) as f
+    cross join (
+        select count(*) filter (where state = 'running')::int as jobs, count(*)::int as left_queue,
+            coalesce(sum(tokens) filter (where state = 'running'), 0) as tokens, coalesce(max(tokens) filter (where state = 'running'), 0) as largest
+        from started
+    ) as s
+    cross join lateral (select
+        coalesce(case b.kind when 0 then f.pool_requests_at else f.account_requests_at end, b.requests_from) as requests_at,
+        coalesce(case b.kind when 0 then f.pool_tokens_at else f.account_tokens_at end, b.tokens_from) as tokens_at
+    ) as n
+    cross join lateral (
+        -- Of the first that waits; where nobody does it is of no account.
+        select greatest(
+            n.requests_at + (1 - b.requests_burst) / b.requests_rate,
+            n.tokens_at + (w.tokens - b.tokens_burst) / b.tokens_rate
+        ) as next_at
+        from (
+            select min(tokens) as tokens
+            from ordered
+            where place = (
+                select min(place) from ordered where job_id is not null and place > coalesce((select max(place) from reached), 0)
+            )
+        ) as w
+    ) as o
+    where (select is_open from gate) and exists (select from pool)
+), buckets_written as materialized (
+    select *
+    from buckets_after
+    where left_queue > 0 or blocked_by = 'rate_limit' or requests_left is not null or tokens_left is not null
+        or new_opens_at is distinct from opens_at
+), buckets_gone as (
+    delete from llmjobs_bucketturn where ctid = any (array(select row from buckets_written))
+), buckets_new as (
+    insert into llmjobs_bucketturn (
+        kind, of_id, turn, requests_at, tokens_at, requests_rate, tokens_rate, moved_at, opens_at, requests, tokens, refusals, lies, queued, running,
+        jitter_s, largest, learned, mean_tokens, error_var, requests_limit, tokens_limit, told_at, rate_factor, factor_at,
+        blocked_by, blocked_until, block_s, strikes, downs, struck_at)
+    select kind, of_id, turn + 1, new_requests_at, new_tokens_at, requests_rate, tokens_rate, clock, new_opens_at, requests + jobs, tokens + more_tokens, refusals, lies,
+        queued - left_queue, running + jobs, late_s, greatest(largest_now, new_largest), learned, mean_tokens, error_var,
+        requests_limit, tokens_limit, told_at, rate_factor, factor_at,
+        case when blocked_by <> 'rate_limit' then blocked_by end,
+        -- A breaker that was open: the next try, should this one be lost.
+        case when blocked_by <> 'rate_limit' then case when jobs > 0 then clock + block_s else blocked_until end end,
+        block_s, strikes, downs, struck_at
+    from buckets_written
 ), summary as (
     select
+        (select count(*) from limited where opens_at is not null)::int as closed,
+        (select clock from gate) as clock,
+        (
+            select greatest(max(new_opens_at) - max(clock), max(b.blocked_until) - max(clock))
+            from (select clock, blocked_until from gate) as b
+            left join (select max(new_opens_at) as new_opens_at from buckets_after) as o on true
+        )::float8 as opens_in_s,
+        (select min(opens_at) - (select clock from gate) from limited)::float8 as wake_in_s,
         count(*) filter (where is_empty)::int as slept,
-        array(select job_id from chosen except select id from started) as skipped,
+        array(select job_id from reached except select id from started) as skipped,
         exists (select from ordered where is_wall and place <= (select jobs from quota)) as is_cut
     from lanes_seen
 )
-select y.slept, y.skipped, y.is_cut, s.id, s.public_id, s.state, s.attempt, s.epoch, s.failures, s.endpoint, s.client_id, s.size, s.max_attempts,
-    s.timeout_s, s.cost as charged, s.est_input_tokens, s.est_output_tokens,
+select y.slept, y.closed, y.skipped, y.is_cut, y.clock, y.opens_in_s, y.wake_in_s, s.id, s.public_id, s.state, s.attempt, s.epoch, s.failures, s.endpoint, s.client_id, s.size, s.max_attempts,
+    s.timeout_s, s.cost as charged, (s.sent_at - y.clock)::float8 as send_in_s, y.clock as claimed_at,
+    s.slack_s::float8 as slack_s, ((select jitter_s from gate) + s.slack_s)::float8 as late_max_s,
+    (select rpm from gate)::float8 as rpm, (select tokens_most from gate)::float8 as tpm, s.est_input_tokens, s.est_output_tokens,
     extract(epoch from s.retry_until - statement_timestamp())::float8 as retry_left_s,
     extract(epoch from statement_timestamp() - greatest(s.created_at, s.available_at))::float8 as waited_s,
     r.body, r.max_cost_usd, coalesce(o.cost_usd, 0) as spent_usd, m.id as pool_id, m.name as model,

@@ -2,12 +2,12 @@
 -- Parameters: is_sweep: take changes behind the bound too.
 -- Literal: {rows}, the most changes taken at once.
 -- Returns: taken (changes), more (there may be further ones).
--- Moves changes into the counts, at three grains, and finds anew since when the oldest queued job waits: from where it
+-- Moves changes into the counts, at three grains, and into what was spent in a month, and finds anew since when the oldest queued job waits: from where it
 -- was on, or from the oldest that a change brought, so that jobs that left before are not walked again.
 -- Why a bound: deleted rows stay in the index until no snapshot needs them; behind the bound nobody walks them. A
 -- transaction that took longer than that is taken by the next sweep, ten seconds later at most; submits never are.
 -- Why by ctid: exact, because one counts at a time and nobody changes a row that has committed.
--- Index: the primary keys of changes and turns, jobcount_grain, job_queued_since.
+-- Index: the primary keys of changes and turns, jobcount_grain, spending_of_month, job_queued_since.
 with turn as materialized (
     select ctid as row, *
     from llmjobs_jobcountturn
@@ -22,24 +22,33 @@ with turn as materialized (
 ), gone as (
     delete from llmjobs_jobcountchange where ctid = any (array(select row from taken))
 ), sums as (
-    select client_id, tier_id, priority, state, sum(jobs) as jobs, sum(tokens) as tokens
+    select client_id, tier_id, priority, state, sum(jobs) as jobs, sum(tokens) as tokens, sum(usd) as usd
     from (
-        select client_id, tier_id, priority, state, jobs, tokens from taken
+        select client_id, tier_id, priority, state, jobs, tokens, usd from taken where state <> 'spent'
         union all
-        select client_id, tier_id, priority, 'submitted', jobs, tokens from taken where is_submit
+        select client_id, tier_id, priority, 'submitted', jobs, tokens, usd from taken where is_submit
     ) as t
     group by grouping sets ((client_id, tier_id, priority, state), (tier_id, priority, state))
     union all
-    select client_id, null, null, null, sum(jobs), sum(tokens)
+    select client_id, null, null, null, sum(jobs), sum(tokens), sum(usd)
     from taken
+    where state <> 'spent'
     group by client_id
 ), counted as (
-    insert into llmjobs_jobcount as c (client_id, tier_id, priority, state, jobs, tokens)
-    select client_id, tier_id, priority, state, jobs, tokens
+    insert into llmjobs_jobcount as c (client_id, tier_id, priority, state, jobs, tokens, usd)
+    select client_id, tier_id, priority, state, jobs, tokens, usd
     from sums
-    where jobs <> 0 or tokens <> 0
+    where jobs <> 0 or tokens <> 0 or usd <> 0
     on conflict (client_id, tier_id, priority, state) do update
-    set jobs = c.jobs + excluded.jobs, tokens = c.tokens + excluded.tokens
+    set jobs = c.jobs + excluded.jobs, tokens = c.tokens + excluded.tokens, usd = c.usd + excluded.usd
+), spent as (
+    insert into llmjobs_spending as s (client_id, month, usd)
+    select client_id, month, sum(usd)
+    from taken
+    where state = 'spent'
+    group by client_id, month
+    on conflict (client_id, month) do update
+    set usd = s.usd + excluded.usd
 ), oldest as materialized (
     select min(available_at) as oldest_at
     from llmjobs_job

@@ -5,7 +5,10 @@
 -- Gives: `ordered`, the heads by place, in fair order (of equals the older flow first), which holds up to the first wall; `heads`, where a lane that turned
 -- out empty has a row without a job.
 -- Order: the tier with the least virtual time; in it the most urgent level; in that the flow with the least virtual time;
--- in that FIFO. A head's cost is its estimate times what the flow's settled jobs cost by theirs.
+-- in that FIFO. A head's cost is its estimate times what the flow's settled jobs cost by theirs; so are its tokens, unless
+-- the provider counts up front what the request allows at most. A flow whose client has limits of its own ends where
+-- these are used up (not for a look, which asks for later).
+-- Needs: `gate` before it, with is_open, token_policy and tokens_most (null: no limit).
 -- Index: laneturn_ready from each level's floor, job_ready from each lane's head. Every range has a lower bound, so dead
 -- entries behind it are never walked, and the cost grows neither with the backlog nor with the number of clients. How
 -- many lanes are looked at in a tier, and heads in a lane, is a guess from weights and lags. Where it was too low there
@@ -19,6 +22,7 @@ pool as materialized (
             %(is_look)s
             or (not m.is_paused and not p.is_paused and coalesce(current_setting('llmjobs.is_missing', true), '') <> 'true')
         )
+        and (select is_open from gate)
 ), all_tiers as materialized (
     select t.*, k.weight, k.aging_s
     from pool
@@ -64,9 +68,31 @@ pool as materialized (
 ), lanes as materialized (
     select l.lane_id, l.flow_id, l.tier_id, l.tier_weight, l.tier_vt, l.likely, l.level / 2 as urgency, l.vt, l.head_order,
         case l.priority when 0 then 0 when 1 then 1 when 5 then 2 when 8 then 3 else 4 end as own_urgency,
-        l.priority, l.size, f.client_id, f.mean_cost, f.cost_ratio, f.weight, coalesce(f.max_running, 2147483647) - f.running as room
+        l.priority, l.size, f.client_id, f.mean_cost, f.cost_ratio, f.tokens_ratio, f.weight, f.rpm, f.tpm,
+        least(coalesce(f.max_running, 2147483647) - f.running, r.requests_room)::int as room, r.requests_room, r.tokens_room,
+        o.requests_at as own_requests_at, o.tokens_at as own_tokens_at
     from scanned as l
     cross join lateral (select * from llmjobs_flowturn where flow_id = l.flow_id order by turn desc limit 1) as f
+    left join lateral (
+        select requests_at, tokens_at, tokens_due, requests_rate, tokens_rate
+        from llmjobs_bucketturn
+        where kind = 2 and of_id = f.client_id
+        order by turn desc
+        limit 1
+    ) as b on not %(is_look)s and (f.rpm is not null or f.tpm is not null)
+    cross join (select extract(epoch from statement_timestamp())::float8 as now) as n
+    -- A client's bucket holds a minute's worth. Where its limit was another when it was filled, what is in it stays; of a
+    -- limit that was lowered it is full at most.
+    cross join lateral (select
+        n.now + coalesce(least(greatest(b.requests_at - n.now, 0) * coalesce(b.requests_rate * 60 / f.rpm, 1), 60), 0) as requests_at,
+        n.now + greatest(
+            coalesce(least(greatest(b.tokens_at - n.now, 0) * coalesce(b.tokens_rate * 60 / f.tpm, 1), 60) + b.tokens_due * 60 / f.tpm, 0), 0
+        ) as tokens_at
+    ) as o
+    cross join lateral (select
+        case when %(is_look)s or f.rpm is null then 2147483647 else floor(f.rpm * (1 - (o.requests_at - n.now) / 60) + 1e-6) end as requests_room,
+        case when %(is_look)s or f.tpm is null then 'infinity' else f.tpm * (1 - (o.tokens_at - n.now) / 60) + 1e-3 end as tokens_room
+    ) as r
     where l.rank <= l.likely
 ), wanted as materialized (
     select *,
@@ -81,14 +107,23 @@ pool as materialized (
     -- Once a lane that has aged is served, what comes after has its own priority again.
     select w.lane_id, w.flow_id, w.tier_id, w.tier_weight, w.tier_vt,
         case when j.nth_of_lane > 1 then w.own_urgency else w.urgency end as urgency, w.vt, w.weight, w.room, w.head_order, w.client_id,
-        j.id as job_id, j.lane_order, j.next_order, j.est_cost * w.cost_ratio as cost, j.nth_of_lane > w.asked as is_wall
+        w.rpm, w.tpm, w.requests_room, w.tokens_room, w.own_requests_at, w.own_tokens_at,
+        j.id as job_id, j.lane_order, j.next_order, j.est_cost * w.cost_ratio as cost, j.nth_of_lane > w.asked as is_wall,
+        least(
+            case g.token_policy
+                when 'max_tokens' then j.est_input_tokens + coalesce(j.max_output_tokens, j.est_output_tokens)
+                else (j.est_input_tokens + j.est_output_tokens) * w.tokens_ratio
+            end,
+            g.tokens_most -- what never fits goes when all is free, and the provider says so
+        ) as tokens
     from wanted as w
+    cross join gate as g
     left join lateral (
         select *,
             row_number() over (order by lane_order) as nth_of_lane,
             lead(lane_order) over (order by lane_order) as next_order
         from (
-            select id, lane_order, est_cost
+            select id, lane_order, est_cost, est_input_tokens, est_output_tokens, max_output_tokens
             from llmjobs_job
             where pool_id = %(pool)s and client_id = w.client_id and priority = w.priority and size = w.size
                 and lane_order >= w.head_order and state = 'queued' and id <> all (%(exclude)s::bigint[])
@@ -96,21 +131,25 @@ pool as materialized (
             limit w.asked + 1
         ) as h
     ) as j on true
-), tagged as (
+), tagged as materialized (
     select job_id, lane_id, flow_id, client_id, tier_id, tier_weight, tier_vt, weight, urgency, lane_order, next_order, cost, is_wall,
-        vt + (sum(cost) over (partition by flow_id order by urgency, lane_order) - cost) / weight as tag,
-        row_number() over (partition by flow_id order by urgency, lane_order) as nth, room
+        vt + (sum(cost) over w - cost) / weight as tag, tokens, row_number() over w as nth, room, rpm, tpm, requests_room, tokens_room,
+        own_requests_at, own_tokens_at, sum(least(tokens, tpm)) over w as tokens_sum
     from heads
     where job_id is not null
+    window w as (partition by flow_id order by urgency, lane_order)
 ), ordered as materialized (
     select *, row_number() over (order by tier_tag, tier_id, urgency, tag, flow_id, lane_order) as place
     from (
         select *, tier_vt + (sum(cost) over (partition by tier_id order by urgency, tag, flow_id, lane_order) - cost) / tier_weight as tier_tag
         from (
-            select * from tagged where nth <= room
+            select job_id, lane_id, flow_id, client_id, tier_id, tier_weight, tier_vt, weight, urgency, lane_order, next_order, cost,
+                is_wall, tag, tokens
+            from tagged
+            where nth <= room and tokens_sum <= tokens_room
             union all
             -- The first of the lanes that were not looked at; and where more were ready than were read, the last one read.
-            select null, lane_id, flow_id, null, tier_id, tier_weight, tier_vt, null, level / 2, 9223372036854775807, null, 0, true, vt, 0, 0
+            select null, lane_id, flow_id, null, tier_id, tier_weight, tier_vt, null, level / 2, 9223372036854775807, null, 0, true, vt, 0
             from scanned
             where rank = likely + 1 or is_edge
         ) as t

@@ -12,6 +12,10 @@
 -- time; wakes lanes, opens and closes flows. A flow or tier that wakes from idleness is lifted to the virtual time of
 -- its siblings: no credit is saved while idle, no history is forgiven. A lane whose head waits long rises by a priority
 -- each aging_s of its tier. A flow learns from its completed jobs what the next will cost.
+-- Buckets hear what was queued, started and used, and what the provider said: a 429 blocks a pool, a refused key or quota
+-- opens the breaker of an account (of a pool, where only its model was forbidden), an answer closes it. What changes a
+-- level by a rate is only noted here, and put in by the next claim, which alone knows the rates.
+-- Parameters: breaker_strikes, down_strikes, probe_s, probe_max_s, slow_down_ramp_s: as of conf.py.
 -- Why a bound: deleted rows stay in the index until no snapshot needs them; behind the bound nobody walks them. Rows
 -- whose transaction took its id early and committed late are taken by the sweep. That has a bound of its own: once all
 -- transactions that were open when `bound_id` was noted have ended, and their rows are taken, none is left behind it.
@@ -32,8 +36,9 @@ with shard as materialized (
     order by id
     limit {rows}
 ), found as materialized (
-    select i.*, f.id as flow_id, l.id as lane_id
+    select i.*, f.id as flow_id, l.id as lane_id, m.provider_id
     from news as i
+    cross join lateral (select provider_id from llmjobs_model where id = i.pool_id limit 1) as m
     cross join lateral (select id from llmjobs_flow where pool_id = i.pool_id and client_id = i.client_id limit 1) as f
     cross join lateral (select tier_id from llmjobs_client where id = i.client_id limit 1) as c
     left join lateral (
@@ -69,6 +74,15 @@ with shard as materialized (
         and l.ages_at > (select aged_to from shard) and l.ages_at <= statement_timestamp()
     order by l.ages_at
     limit {rows}
+), opening as materialized (
+    -- Flows whose client's bucket has room again.
+    select t.flow_id, t.pool_id, t.opens_at
+    from llmjobs_flowturn as t
+    join llmjobs_model as m on m.id = t.pool_id
+    where t.opens_at is not null and m.shard_id = %(shard)s and t.opens_at > (select opened_to from shard)
+        and t.opens_at <= extract(epoch from statement_timestamp())
+    order by t.opens_at
+    limit {rows}
 ), lane_change as materialized (
     select lane_id, sum(queued) as queued, min(head_order) as head_order, min(head_at) as head_at
     from found
@@ -76,11 +90,14 @@ with shard as materialized (
     group by lane_id
 ), flow_change as materialized (
     select flow_id, sum(running) as running, sum(flow_vt) as vt, sum(learned) as learned,
-        sum(learned_estimate) as learned_estimate, sum(learned_cost) as learned_cost, sum(learned_output) as learned_output
+        sum(learned_estimate) as learned_estimate, sum(learned_cost) as learned_cost, sum(learned_output) as learned_output,
+        sum(learned_tokens) as learned_tokens, sum(learned_est_tokens) as learned_est_tokens, sum(learned_sq_error) as learned_sq_error
     from (
-        select flow_id, running, flow_vt, learned, learned_estimate, learned_cost, learned_output from found
+        select flow_id, running, flow_vt, learned, learned_estimate, learned_cost, learned_output,
+            learned_tokens, learned_est_tokens, learned_sq_error
+        from found
         union all
-        select distinct flow_id, 0, 0, 0, 0, 0, 0 from due
+        select flow_id, 0, 0, 0, 0, 0, 0, 0, 0, 0 from (select flow_id from due union select flow_id from opening) as d
     ) as c
     group by flow_id
 ), tier_change as materialized (
@@ -91,7 +108,7 @@ with shard as materialized (
 ), tiers as materialized (
     select t.*, coalesce(x.running, 0) as more_running, coalesce(x.vt, 0) as more_vt, x.tier_id is not null as is_changed
     from (
-        select pool_id from found union select pool_id from due
+        select pool_id from found union select pool_id from due union select pool_id from opening
     ) as p
     cross join llmjobs_tier as k
     cross join lateral (
@@ -106,7 +123,10 @@ with shard as materialized (
     select f.*, x.running as more_running, x.vt as more_vt, c.tier_id as new_tier_id, c.weight as new_weight,
         coalesce(c.max_running, k.max_running) as new_max_running, k.aging_s,
         x.learned as more_learned, x.learned_estimate, x.learned_cost, x.learned_output,
-        not c.is_paused and f.running + x.running < coalesce(c.max_running, k.max_running, 2147483647) as new_open
+        x.learned_tokens, x.learned_est_tokens, x.learned_sq_error,
+        o.new_rpm, o.new_tpm, o.new_opens_at,
+        not c.is_paused and f.running + x.running < coalesce(c.max_running, k.max_running, 2147483647)
+            and o.new_opens_at is null as new_open
     from flow_change as x
     cross join lateral (
         select ctid as row, *
@@ -117,6 +137,16 @@ with shard as materialized (
     ) as f
     cross join lateral (select * from llmjobs_client where id = f.client_id limit 1) as c
     join llmjobs_tier as k on k.id = c.tier_id
+    cross join lateral (select
+        coalesce(c.rpm, k.rpm) as new_rpm,
+        coalesce(c.tpm, k.tpm) as new_tpm,
+        -- An edit of the limits opens it: the next claim looks at the bucket by the new ones.
+        case
+            when f.opens_at > extract(epoch from statement_timestamp())
+                and f.rpm is not distinct from coalesce(c.rpm, k.rpm) and f.tpm is not distinct from coalesce(c.tpm, k.tpm)
+            then f.opens_at
+        end as new_opens_at
+    ) as o
 ), lanes as materialized (
     select l.*,
         l.queued + coalesce(x.queued, 0) as new_queued,
@@ -204,10 +234,10 @@ with shard as materialized (
     delete from llmjobs_flowturn where ctid = any (array(select row from flows_after))
 ), flows_new as (
     insert into llmjobs_flowturn (
-        flow_id, turn, pool_id, client_id, tier_id, vt, lifted, running, mean_cost, is_open, weight, max_running,
-        learned, cost_ratio, output_tokens)
+        flow_id, turn, pool_id, client_id, tier_id, vt, lifted, running, mean_cost, is_open, opens_at, weight, max_running, rpm, tpm,
+        learned, cost_ratio, output_tokens, tokens_ratio, error_var)
     select flow_id, turn + 1, pool_id, client_id, new_tier_id, new_vt, lifted + lift_vt, running + more_running, mean_cost, new_open,
-        new_weight, new_max_running,
+        new_opens_at, new_weight, new_max_running, new_rpm, new_tpm,
         least(learned + more_learned, 64),
         case
             when learned_estimate > 0
@@ -219,6 +249,17 @@ with shard as materialized (
             when more_learned = 0 then output_tokens
             when output_tokens is null then learned_output / more_learned
             else output_tokens + (learned_output / more_learned - output_tokens) * more_learned / (learned + more_learned)
+        end,
+        case
+            when learned_est_tokens > 0
+            then tokens_ratio
+                + (least(greatest(learned_tokens / learned_est_tokens, 0.01), 100) - tokens_ratio) * more_learned / (learned + more_learned)
+            else tokens_ratio
+        end,
+        case
+            when more_learned > 0
+            then error_var + (learned_sq_error / more_learned - error_var) * more_learned / (learned + more_learned)
+            else error_var
         end
     from flows_after
 ), woken as materialized (
@@ -267,12 +308,158 @@ with shard as materialized (
         ) as o
         left join woken as w on w.pool_id = t.pool_id and w.tier_id = t.tier_id and w.level = k.level
     ) as f
+), counted as materialized (
+    -- What is new of each bucket: the pool's, its account's, its client's.
+    select b.kind, b.of_id, sum(c.queued) as more_queued, sum(c.running) as more_running, sum(c.tokens) as more_due,
+        sum(c.learned) as more_learned, sum(c.learned_tokens) as learned_tokens, sum(c.learned_sq_error) as learned_sq_error,
+        max(c.answered_at) as answered_at
+    from (
+        select pool_id, provider_id, client_id, sum(queued) as queued, sum(running) as running, sum(tokens) as tokens,
+            sum(learned) as learned, sum(learned_tokens) as learned_tokens, sum(learned_sq_error) as learned_sq_error,
+            max(answered_at) as answered_at
+        from found
+        group by pool_id, provider_id, client_id
+    ) as c
+    cross join lateral (values (0, c.pool_id), (1, c.provider_id), (2, c.client_id)) as b (kind, of_id)
+    where b.kind < 2 or c.tokens <> 0
+    group by b.kind, b.of_id
+), said as materialized (
+    -- What the provider said. Of a pool: "not now", "slow down", its limits, "not this model". Of an account: the rest.
+    select b.kind, b.of_id,
+        coalesce(sum(s.refusals) filter (where b.kind = 0), 0) as refusals,
+        coalesce(sum(s.slow_downs) filter (where b.kind = 0), 0) as slow_downs,
+        coalesce(sum(s.lies) filter (where b.kind = 0), 0) as lies,
+        coalesce(sum(case b.kind when 0 then s.forbidden else s.auth end), 0) as strikes,
+        coalesce(sum(s.down) filter (where b.kind = 1), 0) as downs,
+        coalesce(sum(s.quota) filter (where b.kind = 1), 0) as quota,
+        coalesce(sum(s.unblock), 0) > 0 as is_unblock,
+        max(s.wait_until) filter (where b.kind = 0 and (s.refusals > 0 or s.slow_downs > 0)) as wait_until,
+        max(s.since) filter (where case b.kind when 0 then s.forbidden > 0 else s.auth > 0 or s.quota > 0 or s.down > 0 end) as since,
+        min(s.requests_limit) filter (where b.kind = 0) as requests_limit,
+        min(s.tokens_limit) filter (where b.kind = 0) as tokens_limit,
+        (array_agg(s.requests_left order by s.at desc) filter (where s.requests_left is not null and b.kind = 0))[1] as requests_left,
+        (array_agg(s.tokens_left order by s.at desc) filter (where s.tokens_left is not null and b.kind = 0))[1] as tokens_left,
+        max(s.at) as at,
+        (array_agg(s.words order by s.at desc) filter (where s.words <> ''))[1] as words
+    from (select pool_id, provider_id, signal from found where signal is not null) as i
+    cross join lateral jsonb_to_record(i.signal) as s (
+        refusals int, slow_downs int, lies int, auth int, forbidden int, quota int, down int, unblock int, at float8, since float8,
+        wait_until float8, requests_limit float8, requests_left float8, tokens_limit float8, tokens_left float8, words text)
+    cross join lateral (values (0, i.pool_id), (1, i.provider_id)) as b (kind, of_id)
+    group by b.kind, b.of_id
+), buckets as materialized (
+    select b.*, x.more_queued, x.more_running, x.more_due, x.more_learned, x.learned_tokens, x.learned_sq_error, n.now,
+        coalesce(s.refusals, 0) as more_refusals, coalesce(s.slow_downs, 0) as slow_downs, coalesce(s.lies, 0) as more_lies,
+        coalesce(s.quota, 0) as quota, coalesce(s.is_unblock, false) as is_unblock, s.wait_until, s.at, s.words,
+        s.requests_limit as new_requests_limit, s.tokens_limit as new_tokens_limit, s.requests_left as new_requests_left,
+        s.tokens_left as new_tokens_left, coalesce(s.strikes, 0) as more_strikes, coalesce(s.downs, 0) as more_downs,
+        j.*,
+        case when j.is_answered then 0 else b.strikes end + coalesce(s.strikes, 0) as new_strikes,
+        case when x.answered_at is not null then 0 else b.downs end + coalesce(s.downs, 0) as new_downs,
+        -- Whether a refusal counts: of an open breaker only the one of a call that was tried since.
+        not j.is_broken or coalesce(s.since > b.struck_at, false) as is_counted
+    from counted as x
+    cross join lateral (
+        select ctid as row, * from llmjobs_bucketturn where kind = x.kind and of_id = x.of_id order by turn desc limit 1
+    ) as b
+    left join said as s on s.kind = x.kind and s.of_id = x.of_id
+    cross join (select extract(epoch from statement_timestamp())::float8 as now) as n
+    cross join lateral (select
+        coalesce(b.blocked_by <> 'rate_limit', false) as is_broken,
+        coalesce(x.answered_at > b.struck_at, false) as is_answered
+    ) as j
+    where x.more_queued <> 0 or x.more_running <> 0 or x.more_due <> 0 or x.more_learned <> 0 or s.kind is not null
+        or (x.answered_at is not null and (b.strikes > 0 or b.downs > 0 or b.block_s > 0))
+), buckets_after as materialized (
+    select b.*, o.reason, w.new_block_s,
+        case
+            when b.is_unblock then case when b.is_broken then b.blocked_by end
+            when o.reason is not null then o.reason
+            when b.is_broken and not b.is_answered then b.blocked_by
+            -- A breaker that closes opens its pools as a rate limit that ended: without a burst.
+            when b.is_broken or b.more_refusals + b.slow_downs > 0 then 'rate_limit'
+            else b.blocked_by
+        end as new_blocked_by,
+        case
+            when b.is_unblock then case when b.is_broken then b.now end
+            when o.reason is not null then b.now + w.new_block_s
+            when b.is_broken and not b.is_answered then b.blocked_until
+            when b.is_broken then b.now
+            when b.more_refusals + b.slow_downs > 0 then greatest(b.blocked_until, coalesce(b.wait_until, b.now + w.new_block_s))
+            else b.blocked_until
+        end as new_blocked_until
+    from buckets as b
+    cross join lateral (select case
+        when b.quota > 0 and b.is_counted then 'provider_quota'
+        when b.more_strikes > 0 and b.is_counted and (b.is_broken or b.new_strikes >= %(breaker_strikes)s) then 'provider_auth'
+        when b.more_downs > 0 and b.is_counted and (b.is_broken or b.new_downs >= %(down_strikes)s) then 'provider_down'
+    end as reason) as o
+    cross join lateral (select case
+        when o.reason is not null and b.is_broken then least(b.block_s * 2, %(probe_max_s)s)
+        when o.reason is not null then %(probe_s)s / case o.reason when 'provider_down' then 6 else 1 end
+        -- A 429 that does not say until when; those of calls that were on their way already say nothing new.
+        when b.more_refusals + b.slow_downs > 0 and b.wait_until is null and coalesce(b.blocked_until <= b.at, true)
+            then least(greatest(b.block_s * 2, 1), 60)
+        when b.is_answered and b.more_refusals + b.slow_downs = 0 then 0
+        else b.block_s
+    end as new_block_s) as w
+), buckets_gone as (
+    delete from llmjobs_bucketturn where ctid = any (array(select row from buckets_after))
+), buckets_new as (
+    insert into llmjobs_bucketturn (
+        kind, of_id, turn, requests_at, tokens_at, tokens_due, requests_rate, tokens_rate, moved_at, opens_at, requests, tokens, refusals, lies,
+        queued, running, jitter_s, largest, learned, mean_tokens, error_var, requests_limit, tokens_limit, told_at, requests_left, tokens_left, left_at,
+        rate_factor, factor_at, blocked_by, blocked_until, block_s, strikes, downs, struck_at)
+    select kind, of_id, turn + 1, requests_at, tokens_at, tokens_due + more_due, requests_rate, tokens_rate, moved_at,
+        -- What was given back, or another limit, may open it earlier.
+        case when more_due >= 0 and at is null then opens_at end,
+        requests, tokens + more_due, refusals + more_refusals, lies + more_lies, queued + more_queued, running + more_running,
+        jitter_s, largest, least(learned + more_learned, 64),
+        case when more_learned > 0 then mean_tokens + (learned_tokens / more_learned - mean_tokens) * more_learned / (learned + more_learned) else mean_tokens end,
+        case when more_learned > 0 then error_var + (learned_sq_error / more_learned - error_var) * more_learned / (learned + more_learned) else error_var end,
+        coalesce(new_requests_limit, requests_limit), coalesce(new_tokens_limit, tokens_limit),
+        case when coalesce(new_requests_limit, new_tokens_limit) is not null then at else told_at end,
+        coalesce(new_requests_left, requests_left), coalesce(new_tokens_left, tokens_left),
+        case when coalesce(new_requests_left, new_tokens_left) is not null then at else left_at end,
+        case when f.is_slower then greatest(f.factor / 2, 1 / 64.0) else rate_factor end,
+        case when f.is_slower then now else factor_at end,
+        new_blocked_by, new_blocked_until, new_block_s,
+        new_strikes, new_downs,
+        case when (more_strikes > 0 or more_downs > 0 or quota > 0) and is_counted then now else struck_at end
+    from buckets_after
+    cross join lateral (
+        -- Many calls are told at once: that is one wish.
+        select least(1, rate_factor * power(2, least((now - factor_at) / %(slow_down_ramp_s)s, 60))) as factor,
+            slow_downs > 0 and now - factor_at >= 5 as is_slower
+    ) as f
+), incidents_opened as (
+    insert into llmjobs_incident (provider_id, pool_id, reason, words)
+    select coalesce(m.provider_id, b.of_id), m.id, b.reason, coalesce(b.words, '')
+    from buckets_after as b
+    left join llmjobs_model as m on b.kind = 0 and m.id = b.of_id
+    where b.reason is not null and not b.is_broken
+    on conflict do nothing
+), incidents_changed as (
+    update llmjobs_incident as i
+    set reason = coalesce(b.reason, i.reason),
+        words = coalesce(b.words, i.words),
+        closed_at = case when b.reason is null then statement_timestamp() end
+    from buckets_after as b
+    where i.closed_at is null
+        and b.is_broken and not b.is_unblock and (b.reason is not null or b.is_answered)
+        and case b.kind when 0 then i.pool_id = b.of_id else i.pool_id is null and i.provider_id = b.of_id end
 ), shard_gone as (
-    delete from llmjobs_shardturn where ctid = any (array(select row from shard)) and (%(is_sweep)s or exists (select from found))
+    delete from llmjobs_shardturn
+    where ctid = any (array(select row from shard))
+        and (%(is_sweep)s or exists (select from found) or exists (select from opening))
 ), shard_new as (
     insert into llmjobs_shardturn (
-        shard_id, turn, aged_to, sweep_from, folded_to, bound_id, bound_xid, next_bound_id, next_bound_xid, next_bound_at)
+        shard_id, turn, opened_to, aged_to, sweep_from, folded_to, bound_id, bound_xid, next_bound_id, next_bound_xid, next_bound_at)
     select s.shard_id, s.turn + 1,
+        case
+            when (select count(*) from opening) >= {rows} then (select max(opens_at) from opening) - 1e-6
+            else extract(epoch from statement_timestamp())
+        end,
         case
             when not %(is_sweep)s then s.aged_to
             -- Others may be due at the very time of the last one taken.
@@ -296,10 +483,10 @@ with shard as materialized (
         select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as oldest, pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next
     ) as x
     cross join lateral (select statement_timestamp() - s.next_bound_at > make_interval(secs => 2) as is_due) as d
-    where %(is_sweep)s or exists (select from found)
+    where %(is_sweep)s or exists (select from found) or exists (select from opening)
 )
 select count(*)::int as taken,
-    (select count(*) from news) >= {rows} or (select count(*) from due) >= {rows} as more,
+    (select count(*) from news) >= {rows} or (select count(*) from due) >= {rows} or (select count(*) from opening) >= {rows} as more,
     set_config('llmjobs.is_missing', case when %(is_grown)s then '' else (select yes from is_missing)::text end, true) = 'true' as is_missing,
     set_config('enable_nestloop', 'on', true) as nestloop
 from found

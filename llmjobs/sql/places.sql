@@ -5,8 +5,9 @@
 -- Returns: id; for an unplaced job own_ahead, its client's jobs in the pool before it, counted up to {most} and beyond that
 -- from what the lanes say; the weights of client and tier; starts_per_s of the pool, what it runs by how long
 -- the latest 100 attempts of ten minutes took (their number by their time would count the time when nobody asked, too);
--- and what may block the job.
--- Index: job_ready, attempt_of_pool, worker_living, flow_of_pool_and_client, lane_of_flow.
+-- and what may block the job: stopped_by is the breaker that is open, of the account or the model, until an answer closes
+-- it; a rate limit holds back until its time has come.
+-- Index: job_ready, attempt_of_pool, worker_living, flow_of_pool_and_client, lane_of_flow, the buckets' primary key.
 select j.id, j.pool_id, j.client_id, c.weight, j.tier_id, k.weight as tier_weight,
     case when a.counted < {most} then a.counted else greatest(a.counted, r.ahead) end as own_ahead,
     (
@@ -26,7 +27,12 @@ select j.id, j.pool_id, j.client_id, c.weight, j.tier_id, k.weight as tier_weigh
     m.is_paused as is_model_paused,
     p.is_paused as is_provider_paused,
     coalesce(f.running >= coalesce(c.max_running, k.max_running), false) as is_client_full,
-    coalesce(o.running >= m.max_running, false) as is_model_full,
+    coalesce(o.running >= m.max_running, false) or coalesce(g.running >= p.max_running, false) as is_model_full,
+    coalesce(f.opens_at > n.at, false) as is_client_limited,
+    coalesce(b.opens_at > n.at or g.opens_at > n.at, false)
+        or coalesce(b.blocked_by = 'rate_limit' and b.blocked_until > n.at, false)
+        or coalesce(g.blocked_by = 'rate_limit' and g.blocked_until > n.at, false) as is_limited,
+    coalesce(nullif(g.blocked_by, 'rate_limit'), nullif(b.blocked_by, 'rate_limit')) as stopped_by,
     not exists (
         select
         from llmjobs_worker as w
@@ -40,8 +46,23 @@ join llmjobs_client as c on c.id = j.client_id
 join llmjobs_tier as k on k.id = c.tier_id
 join llmjobs_model as m on m.id = j.pool_id
 join llmjobs_provider as p on p.id = m.provider_id
+cross join lateral (select extract(epoch from statement_timestamp())::float8 as at) as n
 left join lateral (
-    select t.flow_id, t.running
+    select blocked_by, blocked_until, opens_at
+    from llmjobs_bucketturn
+    where kind = 0 and of_id = j.pool_id
+    order by turn desc
+    limit 1
+) as b on true
+left join lateral (
+    select blocked_by, blocked_until, opens_at, running
+    from llmjobs_bucketturn
+    where kind = 1 and of_id = m.provider_id
+    order by turn desc
+    limit 1
+) as g on true
+left join lateral (
+    select t.flow_id, t.running, t.opens_at
     from llmjobs_flow as x
     join llmjobs_flowturn as t on t.flow_id = x.id
     where x.pool_id = j.pool_id and x.client_id = j.client_id

@@ -34,7 +34,8 @@ with ended as materialized (
         finished_at = case when d.next in ('scheduled', 'queued') then null else statement_timestamp() end
     from decided as d
     where j.id = d.job_id
-    returning j.id, j.pool_id, j.client_id, j.priority, j.size, j.lane_order, j.epoch, j.available_at, j.est_cost, d.*
+    returning j.id, j.pool_id, j.client_id, j.priority, j.size, j.lane_order, j.epoch, j.available_at, j.est_cost, j.est_input_tokens,
+        j.est_output_tokens, d.*
 ), closed as (
     update llmjobs_attempt as a
     set ended_at = statement_timestamp(), outcome = m.outcome, decision = m.decision, error_code = m.error_code,
@@ -43,20 +44,35 @@ with ended as materialized (
         sent_at = statement_timestamp() - make_interval(secs => m.sent_ago_s),
         first_token_at = statement_timestamp() - make_interval(secs => m.first_token_ago_s)
     from moved as m
+    cross join lateral (select token_policy from llmjobs_model where id = m.pool_id limit 1) as l
     where a.job_id = m.id and a.number = m.attempt
     returning a.job_id, a.tier_id, a.cost as used, a.output_tokens as said,
         m.outcome = 'completed' and m.cost is not null and m.output_tokens is not null as is_lesson,
+        a.input_tokens + a.output_tokens as tokens, a.reserved, extract(epoch from a.claimed_at)::float8 as claimed_at,
+        m.outcome in ('completed', 'deterministic') or (m.outcome = 'rejected' and m.provider_status = 429) as is_answered,
+        -- Nothing is given back for a call that was sent a window ago: the provider has forgotten it.
+        case
+            when m.sent_ago_s is null or m.outcome in ('not_sent', 'rejected', 'provider_refused') then -a.reserved
+            when m.sent_ago_s > 60 or l.token_policy = 'max_tokens' then 0
+            else coalesce(a.input_tokens + a.output_tokens - a.reserved, 0)
+        end as more_tokens,
+        l.token_policy = 'max_tokens' as is_most,
         (a.cost - a.charged) / a.flow_weight as flow_vt, (a.cost - a.charged) / a.tier_weight as tier_vt
 ), inbox as (
     insert into llmjobs_inbox (
         shard_id, pool_id, client_id, priority, size, queued, head_order, head_at, running, tier_id, flow_vt, tier_vt,
-        learned, learned_estimate, learned_cost, learned_output)
+        learned, learned_estimate, learned_cost, learned_output, learned_tokens, learned_est_tokens, learned_sq_error, answered_at, tokens)
     select p.shard_id, m.pool_id, m.client_id, m.priority, m.size,
         count(*) filter (where m.next = 'queued'), min(m.lane_order) filter (where m.next = 'queued'),
         min(m.available_at) filter (where m.next = 'queued'),
         -count(*), c.tier_id, sum(c.flow_vt), sum(c.tier_vt),
         count(*) filter (where c.is_lesson), coalesce(sum(m.est_cost) filter (where c.is_lesson), 0),
-        coalesce(sum(c.used) filter (where c.is_lesson), 0), coalesce(sum(c.said) filter (where c.is_lesson), 0)
+        coalesce(sum(c.used) filter (where c.is_lesson), 0), coalesce(sum(c.said) filter (where c.is_lesson), 0),
+        coalesce(sum(c.tokens) filter (where c.is_lesson), 0),
+        coalesce(sum(m.est_input_tokens + m.est_output_tokens) filter (where c.is_lesson), 0),
+        -- What was reserved at most was no guess, and its error teaches nothing.
+        coalesce(sum(case when c.is_most then 0 else (c.tokens - c.reserved) * (c.tokens - c.reserved) end) filter (where c.is_lesson), 0),
+        max(c.claimed_at) filter (where c.is_answered), sum(c.more_tokens)
     from moved as m
     join closed as c on c.job_id = m.id
     join llmjobs_model as p on p.id = m.pool_id

@@ -5,7 +5,7 @@
 -- Why a range of one client: with `=` the planner may walk everybody's attempts backwards until it has found enough.
 -- Index: attempt_of_client, or the primary key of llmjobs_attempt, backwards.
 select (greatest(count(*) filter (where ended_at is null), 1)
-    / avg(greatest(extract(epoch from ended_at - claimed_at), 0.001)))::float8
+    / avg(greatest(extract(epoch from ended_at - claimed_at), 0.001)))::float8 as starts_per_s
 from (
     (
         select claimed_at, ended_at

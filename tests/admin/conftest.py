@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.db.models import Model
 from django.test import Client as Browser
 
-from llmjobs.models import Flow, FlowTurn, Inbox, Lane, LaneTurn, TierTurn
+from llmjobs.models import Flow, FlowTurn, Inbox, Incident, Lane, LaneTurn, TierTurn
 from tests.admin.pages import TABLES, logged_in, table
 from tests.factories import make_client, make_job, make_key, make_model, make_worker
 
@@ -41,5 +41,6 @@ def rows(db: None) -> dict[str, Model]:
     FlowTurn.objects.create(flow=flow, turn=1, pool=model, client=client, tier=client.tier, vt=12.5, running=1)
     LaneTurn.objects.create(lane=lane, turn=1, flow=flow, pool=model, tier=client.tier, level=4, queued=3)
     TierTurn.objects.create(pool=model, tier=client.tier, turn=1, vt=99.5, floors=[0.0] * 10)
+    Incident.objects.create(provider=model.provider, reason="provider_quota", words="You exceeded your quota.")
     Inbox.objects.create(pool=model, client=client, priority=5, size=0, queued=1)
     return {name: found for name in TABLES if (found := table(name)._default_manager.first())}

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client as Browser
+from django.utils import timezone
 
-from llmjobs.models import Client, Flow, Inbox, Tier
+from llmjobs.models import Attempt, Client, Flow, Inbox, Tier
 from tests.admin.pages import ask, confirm, list_url, page_url, staff, text_of
 from tests.factories import make_client, make_job, make_key, make_model, make_tier
 
@@ -134,3 +135,22 @@ def test_a_client_is_found_by_a_part_of_its_name(browser: Browser) -> None:
     make_client("acme-eu"), make_client("other")
     found = browser.get(list_url("Client"), {"q": "acme"}).context["cl"].result_list
     assert [client.name for client in found] == ["acme-eu"]
+
+
+# Money.
+
+
+def test_what_was_spent_of_the_budget_is_told_with_what_is_promised(browser: Browser) -> None:
+    client = make_client("acme", monthly_budget_usd=200)
+    for cost_usd in ("3.00", "0.204"):
+        Attempt.objects.filter(job=make_job("completed", client=client)).update(cost_usd=cost_usd)
+    make_job("queued", client=client, est_usd="0.4")
+    make_job("running", client=make_client("other"), est_usd="7")
+    month = timezone.now().strftime("%B")
+    assert f"$3.20 of $200.00 in {month}, $0.40 reserved" in text_of(browser.get(page_url(client)))
+
+
+def test_without_a_budget_it_is_told_what_was_spent(browser: Browser) -> None:
+    client = make_client("acme")
+    assert "$0.00 in " in text_of(browser.get(page_url(client)))
+    assert "$0.00 in " not in text_of(browser.get(f"{URL}add/"))

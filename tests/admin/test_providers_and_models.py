@@ -61,12 +61,14 @@ def test_a_models_limits_prices_and_fallback_are_edited(browser: Browser) -> Non
     model, other = make_model("gpt"), make_model("gpt-eu")
     form = {
         "name": "gpt", "provider": model.provider_id, "upstream_name": "gpt-4", "rpm": 500, "tpm": 200000,
-        "max_running": "", "input_usd_per_mtok": "0.40", "output_usd_per_mtok": "1.60", "context_window": "",
+        "max_running": "", "window": "second", "token_policy": "expected",
+        "input_usd_per_mtok": "0.40", "output_usd_per_mtok": "1.60", "context_window": "",
         "fallback": other.pk,
     }  # fmt: skip
     assert browser.post(page_url(model), form).status_code == 302
     model.refresh_from_db()
     assert (model.rpm, model.fallback, model.output_weight) == (500, other, 4.0)
+    assert (model.window, model.token_policy) == ("second", "expected")
     refused = browser.post(page_url(model), {**form, "fallback": model.pk, "input_usd_per_mtok": "-1"})
     assert refused.status_code == 200
     assert Model.objects.get(pk=model.pk).fallback == other

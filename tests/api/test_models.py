@@ -28,8 +28,9 @@ def test_models_are_listed_with_limits_and_prices(api, model):
     assert (priced["context_window"], priced["fallback"]) == (128_000, "gpt")
 
 
-def test_a_model_without_limits_of_its_own_has_the_default_ones(api, model):
-    shown = api.get("models").json()["data"][0]
+def test_a_model_without_limits_of_its_own_has_the_default_ones(api):
+    make_model("plain", rpm=None, tpm=None)
+    shown = api.get("models").json()["data"][-1]
 
     assert shown["limits"] == {"rpm": conf.default_rpm, "tpm": conf.default_tpm, "max_running": None}
     assert shown["prices"] == {"input_usd_per_mtok": None, "output_usd_per_mtok": None}

@@ -1,6 +1,6 @@
 """The benchmark: `make bench`, or `python -m tests.bench [--quick] [--only PART,…]`.
 
-The whole run takes half an hour or more on two cores; `--quick` runs small sizes of the same, for the suite.
+The whole run takes an hour or more on two cores; `--quick` runs small sizes of the same, for the suite.
 
     ground.py       databases of its own, a simulator, workers and a web server: what is measured
     databases.py    the databases; backlog.py fills one by SQL, claims.py claims from one
@@ -10,6 +10,8 @@ The whole run takes half an hour or more on two cores; `--quick` runs small size
     latency.py      from a POST to the provider, and from the provider's token to the viewer
     memory.py       a worker with 500 calls in flight
     noop.py         the whole life of a no-op job (noop_worker.py), beside other queues (peers/)
+    limits.py       a provider's limits (limited.py): requests, beside other limiters (limiters.py); tokens
+                    (token_limits.py); and what limits cost a no-op job (unlimited.py, plain_worker.py)
     submits.py      one submit, and in bulk
     fifo.py         the fair claim beside a plain FIFO one
     scale.py        a claim at a million jobs, and under what hurts queues

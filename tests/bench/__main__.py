@@ -13,7 +13,8 @@ from tests.bench.report import Table, done_with_progress
 
 # Each a module here with `measure(ground, *, is_quick)`. The last leaves a backlog in the ground's own database.
 PARTS = (
-    "throughput", "latency", "memory", "noop", "submits", "fifo", "scale", "asking", "shares", "wakeups", "statements",
+    "throughput", "latency", "memory", "noop", "limits", "submits", "fifo", "scale", "asking", "shares", "wakeups",
+    "statements",
 )  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes: two minutes or so instead of half an hour")
+    parser.add_argument("--quick", action="store_true", help="small sizes: six minutes or so instead of an hour")
     parser.add_argument("--only", default="", metavar="PART,…", help=", ".join(PARTS))
     parser.add_argument("--strict", action="store_true", help="exit 1 if a target is missed")
     return parser.parse_args()

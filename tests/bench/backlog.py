@@ -61,7 +61,9 @@ class Backlog:
         database = databases.fresh()
         with databases.using(database):
             provider = Provider.objects.create(name="none", base_url="http://127.0.0.1:9/v1")
-            return cls(database, Model.objects.create(name="bench", provider=provider).pk)
+            return cls(
+                database, Model.objects.create(name="bench", provider=provider, rpm=100_000_000, tpm=2_000_000_000).pk
+            )
 
     def drop(self) -> None:
         databases.drop(self.database)

@@ -66,9 +66,10 @@ class Ground:
         self.wait_until(lambda: found.count() >= count, f"{count} completed jobs")
 
     @contextmanager
-    def worker(self, concurrency: int = 64) -> Iterator[Child]:
-        """A worker that is ready, drained at the end."""
+    def worker(self, concurrency: int = 64, *, pools: str = "") -> Iterator[Child]:
+        """A worker that is ready, drained at the end. It serves all pools, or those that are named."""
         command = [sys.executable, "manage.py", "runworker", "--concurrency", str(concurrency), "--drain-timeout", "0"]
+        command += ["--pools", pools] if pools else []
         with self._process("worker", command) as worker:
             here = WorkerRow.objects.filter(pid=worker.pid, stopped_at=None)
             self.wait_until(lambda: self._is_up(worker) and here.exists(), "a worker", READY_WITHIN_S)

@@ -103,7 +103,18 @@ CLAIM = {
     "short_only": "false",
     "exclude": "'{{}}'",
     "is_look": "false",
+    "default_rpm": "500",
+    "default_tpm": "30000",
+    "jitter_s": "0",
+    "ahead_s": "1",
+    "portfolio_z": "2",
+    "slow_down_ramp_s": "60",
 }
+
+
+BREAKER = {
+    "breaker_strikes": "3", "down_strikes": "10", "probe_s": "30", "probe_max_s": "600", "slow_down_ramp_s": "60",
+}  # fmt: skip
 
 
 def claim_params(pool, count):
@@ -129,7 +140,7 @@ def test_a_claim_walks_indexes_and_its_cost_grows_with_nothing(backlog, statisti
 def test_a_fold_of_little_news_and_a_look_for_work_see_little(backlog):
     hand, pool = backlog
     hand.settle(*hand.claim(pool, 4))
-    params = {"shard": "1", "is_sweep": "false", "is_full": "false", "is_grown": "true", "lag_tokens": "0"}
+    params = {"shard": "1", "is_sweep": "false", "is_full": "false", "is_grown": "true", "lag_tokens": "0"} | BREAKER
     for name in ("grow", "fold", "ready_pools"):
         nodes = plans(hand, load(name, rows=5_000), params)
         assert _scans(nodes) == [], name

@@ -2,6 +2,7 @@
 
 import importlib
 import random
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -10,11 +11,11 @@ from django.db.models import F
 
 from llmjobs import counts, queue
 from llmjobs.database import dsn
-from llmjobs.models import Client, Job, JobCount, JobCountChange, JobCountTurn, Tier
+from llmjobs.models import Attempt, Client, Job, JobCount, JobCountChange, JobCountTurn, Spending, Tier
 from llmjobs.states import TERMINAL, State
-from tests.factories import make_client, make_job
+from tests.factories import make_client, make_job, make_model
 from tests.hands import Hand, submit
-from tests.postgres.counting import differences, pass_time
+from tests.postgres.counting import differences, pass_time, spending_differences
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,7 +40,8 @@ class Doings:
         self.deeds = [
             self.submits, self.submits, self.submits_and_takes_back, self.submits_and_takes_back_a_part, self.claims,
             self.claims, self.settles, self.settles, self.cancels, self.requeues, self.stages, self.changes_tier,
-            self.changes_priority, self.removes, self.counts, self.counts_late,
+            self.changes_priority, self.changes_dollars, self.corrects_a_cost, self.removes, self.counts,
+            self.counts_late,
         ]  # fmt: skip
 
     def __call__(self) -> None:
@@ -70,7 +72,8 @@ class Doings:
     def settles(self) -> None:
         self.random.shuffle(self.claimed)
         while self.claimed and self.random.random() < 0.7:
-            self.hand.settle(self.claimed.pop(), state=self.random.choice(ENDS))
+            cost_usd = self.random.choice([None, "0.00000001", f"{self.random.random():.8f}"])
+            self.hand.settle(self.claimed.pop(), state=self.random.choice(ENDS), cost_usd=cost_usd)
 
     def cancels(self) -> None:
         queue.cancel(self._some(Job.objects.exclude(state__in=TERMINAL)))
@@ -90,8 +93,18 @@ class Doings:
     def changes_priority(self) -> None:
         Job.objects.filter(state="completed", id__in=self._some(Job.objects.all())).update(priority=10)
 
+    def changes_dollars(self) -> None:
+        """As a move to a fallback does, whose prices are other ones or not known."""
+        Job.objects.filter(id__in=self._some(Job.objects.all())).update(est_usd=self.random.choice([None, "0.5"]))
+
+    def corrects_a_cost(self) -> None:
+        some = Attempt.objects.filter(job_id__in=self._some(Job.objects.all()), ended_at__isnull=False)
+        some.update(cost_usd=self.random.choice([None, 0, "0.25"]), ended_at=F("ended_at") - timedelta(days=20))
+
     def removes(self) -> None:
-        Job.objects.filter(state__in=TERMINAL, id__in=self._some(Job.objects.all())).delete()
+        """The ledger stays: what was spent is spent."""
+        some = Job.objects.filter(state__in=TERMINAL, id__in=self._some(Job.objects.all()))
+        some._raw_delete(using="default")
 
     def counts(self) -> None:
         pass_time(self.random.choice([0, 1, 3]))
@@ -106,14 +119,15 @@ class Doings:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_counts_are_what_a_group_by_says_after_every_deed(hand, pool, seed):
-    deed = Doings(seed, hand, pool)
+def test_counts_and_money_are_what_a_group_by_says_after_every_deed(hand, seed):
+    deed = Doings(seed, hand, make_model("priced", input_usd_per_mtok="0.4", output_usd_per_mtok="1.6"))
     for n in range(80):
         deed()
-        assert differences() == [], n
+        assert differences() == spending_differences() == [], n
     while count():
         pass
-    assert JobCountChange.objects.count() == 0 and differences() == []
+    assert JobCountChange.objects.count() == 0 and differences() == spending_differences() == []
+    assert Spending.objects.filter(usd__gt=0).exists(), "it cost nothing"
     states = set(JobCount.objects.filter(client=None).values_list("state", flat=True))
     assert {"submitted", "queued", "scheduled", "running", "cancelled"} < states, "it did little"
 

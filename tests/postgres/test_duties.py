@@ -7,6 +7,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from llmjobs import queue
+from llmjobs.folding import fold
 from llmjobs.models import Inbox, Job, JobEvent, LaneTurn, ShardTurn
 from llmjobs.states import State
 from tests.concurrency.threads import together
@@ -139,12 +140,8 @@ def test_an_edit_between_grow_and_fold_waits_for_its_tier(hand, client, pool):
     submit(client, pool)
 
     async def fold_without_grow():
-        from llmjobs.sql import load
-
-        params = {"shard": 1, "is_sweep": False, "is_full": False, "is_grown": True, "lag_tokens": 0.0}
         async with hand.connection.transaction():
-            await hand.connection.execute(load("lock"), params)
-            await hand.connection.execute(load("fold", rows=100), params)
+            await fold(hand.connection, is_grown=False)
 
     hand.run(fold_without_grow())
     assert [claimed.tier for claimed in hand.claim(pool, 4)] == ["new", "new"]

@@ -1,12 +1,15 @@
 """Where a waiting job stands: its place among the starts to come, when that may be, and what holds it back."""
 
+import time
+
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from llmjobs import places as places_module
-from llmjobs.models import Client, Job, Model, Provider, Worker
+from llmjobs.models import BucketKind, BucketTurn, Client, FlowTurn, Job, Model, Provider, Worker
 from llmjobs.places import Starts, places
+from llmjobs.sql import load
 from tests.factories import make_client, make_model, make_worker
 from tests.hands import hands, submit
 
@@ -64,6 +67,86 @@ def test_a_job_says_what_keeps_it_waiting(hand, client, pool, reason, table, cha
     (type(client) if table == "client" else table).objects.update(**changes)
     hand.fold()
     assert places([waiting])[waiting.id].blocked_by == reason
+
+
+def bucket(kind, of_id, **fields):
+    """What the claim will find, and what a fold would have written."""
+    before = BucketTurn.objects.filter(kind=kind, of_id=of_id).order_by("-turn").first()
+    BucketTurn.objects.create(kind=kind, of_id=of_id, turn=before.turn + 1 if before else 1, **fields)
+
+
+LATER, BEFORE = time.time() + 3600, time.time() - 60
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "turn"),
+    [
+        ("provider_down", BucketKind.ACCOUNT, {"blocked_by": "provider_down", "blocked_until": LATER}),
+        ("provider_quota", BucketKind.ACCOUNT, {"blocked_by": "provider_quota", "blocked_until": LATER}),
+        ("provider_auth", BucketKind.POOL, {"blocked_by": "provider_auth", "blocked_until": LATER}),
+        ("provider_auth", BucketKind.POOL, {"blocked_by": "provider_auth", "blocked_until": BEFORE}),
+        ("rate_limit", BucketKind.POOL, {"blocked_by": "rate_limit", "blocked_until": LATER}),
+        ("rate_limit", BucketKind.ACCOUNT, {"blocked_by": "rate_limit", "blocked_until": LATER}),
+        ("rate_limit", BucketKind.POOL, {"opens_at": LATER}),
+        ("rate_limit", BucketKind.ACCOUNT, {"opens_at": LATER}),
+        (None, BucketKind.POOL, {"blocked_by": "rate_limit", "blocked_until": BEFORE}),
+        (None, BucketKind.ACCOUNT, {"blocked_by": "rate_limit", "blocked_until": BEFORE}),
+        (None, BucketKind.POOL, {"opens_at": BEFORE}),
+        (None, BucketKind.ACCOUNT, {}),
+    ],
+)
+def test_a_job_says_what_the_provider_or_its_limits_keep_it_waiting_for(hand, client, pool, reason, kind, turn):
+    submit(client, pool, 2)
+    hand.claim(pool)
+    [waiting] = Job.objects.filter(state="queued")
+    bucket(kind, pool.pk if kind == BucketKind.POOL else pool.provider_id, **turn)
+    place = places([waiting])[waiting.id]
+    assert place.blocked_by == reason
+    assert (place.eta_s is None) == (reason is not None and reason.startswith("provider_")), "what passes has a time"
+
+
+def test_a_job_says_that_it_waits_for_its_client_s_own_limit(hand, client, pool):
+    submit(client, pool, 2)
+    hand.claim(pool)
+    [waiting] = Job.objects.filter(state="queued")
+    for opens_at, reason in ((LATER, "client_rate_limit"), (BEFORE, None)):
+        FlowTurn.objects.update(opens_at=opens_at)
+        assert places([waiting])[waiting.id].blocked_by == reason
+
+
+def test_the_reason_that_lasts_longest_is_told_first(hand, client, pool):
+    """A pause lasts until an operator ends it, a breaker until the provider answers, a limit some seconds."""
+    submit(client, pool, 2)
+    hand.claim(pool)
+    [waiting] = Job.objects.filter(state="queued")
+    Model.objects.update(max_running=1)
+    told = []
+    for change in (
+        lambda: Client.objects.update(max_running=1),
+        lambda: bucket(BucketKind.POOL, pool.pk, blocked_by="rate_limit", blocked_until=LATER),
+        lambda: FlowTurn.objects.update(opens_at=LATER),
+        lambda: Worker.objects.update(is_draining=True),
+        lambda: bucket(BucketKind.POOL, pool.pk, blocked_by="provider_auth", blocked_until=LATER),
+        lambda: bucket(BucketKind.ACCOUNT, pool.provider_id, blocked_by="provider_down", blocked_until=LATER),
+        lambda: Provider.objects.update(is_paused=True),
+    ):
+        told.append(places([waiting])[waiting.id].blocked_by)
+        change()
+    told.append(places([waiting])[waiting.id].blocked_by)
+    assert told == [
+        "model_concurrency", "client_concurrency", "rate_limit", "client_rate_limit", "no_worker", "provider_auth",
+        "provider_down", "provider_paused",
+    ]  # fmt: skip
+
+
+def test_a_full_account_is_told_as_a_full_model(hand, client, pool):
+    submit(client, pool, 2)
+    hand.claim(pool)
+    [waiting] = Job.objects.filter(state="queued")
+    bucket(BucketKind.ACCOUNT, pool.provider_id, running=3)
+    for most, reason in ((4, None), (3, "model_concurrency")):
+        Provider.objects.update(max_running=most)
+        assert places([waiting])[waiting.id].blocked_by == reason
 
 
 @pytest.mark.parametrize(("fields", "serves"), [({"pools": ["other"]}, False), ({"tiers": ["pro"]}, False), ({}, True)])
@@ -150,6 +233,21 @@ def test_a_page_costs_as_many_queries_as_a_job_and_the_next_page_one(hand, clien
     with CaptureQueriesContext(connection) as queries:
         places(jobs[10:])
     assert len(queries) == 1, "the next starts are known"
+
+
+def test_buckets_are_looked_at_by_key_however_many_there_are(hand, client, pool):
+    [job] = submit(client, pool)
+    hand.fold()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "insert into llmjobs_bucketturn (kind, of_id, turn) select 2, n, 1 from generate_series(1, 20000) as n"
+        )
+        cursor.execute("analyze llmjobs_bucketturn")
+        params = {"ids": [job.id], "unplaced": [], "lease_s": 12.0}
+        cursor.execute("explain " + load("places", most=1000), params)
+        plan = "\n".join(line for [line] in cursor.fetchall())
+    assert plan.count("llmjobs_bucketturn_pkey") == 2, plan
+    assert "Seq Scan on llmjobs_bucketturn" not in plan
 
 
 def test_a_paused_job_still_has_a_place_but_no_time(hand, client, pool):

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -39,6 +40,19 @@ def test_what_submit_returns_is_what_is_stored(client, pool):
         assert getattr(made, field.attname) == getattr(stored, field.attname), field.attname
     for field in JobRequest._meta.concrete_fields:
         assert getattr(made.request, field.attname) == getattr(stored.request, field.attname), field.attname
+
+
+def test_a_job_knows_its_own_output_limit_and_what_it_is_expected_to_cost(client):
+    priced = make_model("priced", input_usd_per_mtok="0.4", output_usd_per_mtok="1.6")
+    submit(client, priced, body={"messages": HELLO, "max_tokens": 100, "n": 2})
+    job = Job.objects.get()
+    assert (job.est_output_tokens, job.max_output_tokens) == (200, 200)
+    assert job.est_usd == (job.est_input_tokens * Decimal("0.4") + 200 * Decimal("1.6")) / 1_000_000
+
+
+def test_what_a_job_does_not_say_and_what_has_no_price_is_null(client, pool):
+    submit(client, pool)
+    assert Job.objects.values_list("max_output_tokens", "est_usd").get() == (None, None)
 
 
 def test_a_job_whose_transaction_is_rolled_back_never_was(client, pool, hand):

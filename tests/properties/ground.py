@@ -50,6 +50,7 @@ def empty() -> None:
     with connection.cursor() as cursor:
         for table in tables:
             cursor.execute(f"delete from llmjobs_{table}")  # noqa: S608 our own names
+        cursor.execute("update llmjobs_bucketturn set queued = 0, running = 0")
 
 
 def check_identity() -> None:
@@ -166,6 +167,13 @@ def let_pass(seconds: float) -> None:
                 f"update llmjobs_{table} set {column} = {column} - make_interval(secs => %s) where {which}",  # noqa: S608
                 [seconds],
             )
+        for table, columns in (
+            ("bucketturn", "requests_at tokens_at moved_at opens_at told_at left_at factor_at blocked_until struck_at"),
+            ("flowturn", "opens_at"),
+            ("shardturn", "opened_to"),
+        ):
+            earlier = ", ".join(f"{column} = {column} - %(s)s" for column in columns.split())
+            cursor.execute(f"update llmjobs_{table} set {earlier}", {"s": seconds})  # noqa: S608 our own names
 
 
 def fair_pool(pool: Model) -> FairPool:

@@ -63,3 +63,31 @@ def test_another_engine_than_postgres_is_an_error(monkeypatch: pytest.MonkeyPatc
     (error,) = checks.check_engine()
     assert error.id == "llmjobs.E003"
     assert error.msg == "The default database is 'sqlite', expected 'postgresql'"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("LLMJOBS_OPERATOR_WEBHOOK_URL", "ops.example.org/hook?token=s3cret", "expected a URL like https://"),
+        ("LLMJOBS_OPERATOR_WEBHOOK_URL", "ftp://ops.example.org/s3cret", "expected a URL like https://"),
+        ("LLMJOBS_OPERATOR_WEBHOOK_URL", "https://ops.example.org/a s3cret", "expected a URL like https://"),
+        ("LLMJOBS_OPERATOR_WEBHOOK_URL", "https://ops.example.org:0/s3cret", "expected a URL like https://"),
+        ("LLMJOBS_OPERATOR_WEBHOOK_SECRET", "s3cret", "expected whsec_ and 24 to 64 bytes"),
+        ("LLMJOBS_OPERATOR_WEBHOOK_SECRET", "whsec_s3cret!", "expected whsec_ and 24 to 64 bytes"),
+        ("LLMJOBS_OPERATOR_WEBHOOK_SECRET", "whsec_c2hvcnQ=", "expected whsec_ and 24 to 64 bytes"),
+    ],
+)
+def test_an_operators_webhook_that_can_not_work_is_an_error_that_shows_no_secret(
+    name: str, value: str, words: str
+) -> None:
+    with override_settings(**{name: value}), pytest.raises(SystemCheckError, match=words) as raised:
+        call_command("check")
+    assert name in str(raised.value)
+    assert "s3cret" not in str(raised.value)
+
+
+@override_settings(
+    LLMJOBS_OPERATOR_WEBHOOK_URL="http://alerts:9000/hook?token=1", LLMJOBS_OPERATOR_WEBHOOK_SECRET="whsec_" + "A" * 32
+)
+def test_an_operators_webhook_may_be_a_host_of_one_word() -> None:
+    assert checks.check_operator_webhook() == []

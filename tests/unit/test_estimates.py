@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from llmjobs.estimates import cost_usd, estimate, weighted_tokens
+from llmjobs.estimates import OUTPUT_MAX, USD_MAX, cost_usd, estimate, estimated_usd, weighted_tokens
 from llmjobs.states import Endpoint, Size
 
 
@@ -90,6 +90,40 @@ def test_dollars_are_exact():
 
 def test_without_a_price_there_is_no_cost():
     assert cost_usd(5, 5, None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [
+        ({}, None),
+        ({"n": 3}, None),
+        ({"max_tokens": 9_000}, 9_000),
+        ({"max_tokens": 9_000, "max_completion_tokens": 700}, 700),
+        ({"max_tokens": 100, "n": 3}, 300),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": 10**30}, OUTPUT_MAX),
+        ({"max_tokens": OUTPUT_MAX, "n": 128}, OUTPUT_MAX),
+    ],
+)
+def test_the_most_output_is_what_the_request_says_for_all_its_choices(asked, most):
+    assert guess(said("hi") | asked).max_output_tokens == most
+
+
+def test_embeddings_can_have_no_output_whatever_they_say():
+    assert guess({"input": "some text", "max_tokens": 9}, Endpoint.EMBEDDINGS).max_output_tokens == 0
+
+
+def test_expected_dollars_are_those_of_the_expected_tokens_to_eight_places():
+    expected = guess({"input": [1, 2, 3], "max_output_tokens": 7}, Endpoint.RESPONSES)
+    assert estimated_usd(expected, Decimal("0.15"), Decimal("0.60")) == Decimal("0.00000465")
+    assert estimated_usd(expected, Decimal("0.001"), None) == 0
+    assert estimated_usd(expected, None, None) is None
+
+
+def test_dollars_beyond_reason_still_fit_their_column():
+    many = guess({"input": [1] * 2_000_000}, Endpoint.RESPONSES)
+    assert estimated_usd(many, Decimal(999_999), None) == USD_MAX
 
 
 @pytest.mark.parametrize("depth", [50, 90])

@@ -1,6 +1,7 @@
 """An attempt: what it tells its viewers, what can be stored, and what its outcome becomes."""
 
 import asyncio
+import time
 from decimal import Decimal
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from llmjobs import execution
 from llmjobs.execution import Attempt, clean, settlement
 from llmjobs.leases import Claimed
-from llmjobs.outcomes import Error, Kind, Outcome, Usage
+from llmjobs.outcomes import Error, Kind, Outcome, Told, Usage
 from llmjobs.providers.openai import OpenAIProviders
 from llmjobs.states import SEQ_EPOCH, Endpoint, State
 
@@ -26,7 +27,8 @@ def claimed(**fields):
         "est_input_tokens": 8, "est_output_tokens": 32, "retry_left_s": 3600.0, "waited_s": 0.1,
         "body": '{"messages": []}', "max_cost_usd": None, "spent_usd": Decimal(0), "pool_id": 1, "model": "m",
         "upstream_name": "m", "input_usd_per_mtok": None, "output_usd_per_mtok": None, "provider": "p",
-        "base_url": "http://127.0.0.1:9/v1", "api_key_env": "",
+        "base_url": "http://127.0.0.1:9/v1", "api_key_env": "", "claimed_at": 1_800_000_000.0, "send_in_s": 0.0,
+        "late_max_s": 0.5, "slack_s": 0.0, "rpm": 500.0, "tpm": 30_000.0,
     }  # fmt: skip
     return Claimed(**values | fields)
 
@@ -67,6 +69,71 @@ async def test_who_is_stopped_before_its_call_makes_none():
     attempt.stop(Kind.CANCELLED)
     outcome = await attempt.run(provider)
     assert (outcome.kind, provider.calls) == (Kind.CANCELLED, 0)
+
+
+class Answering:
+    """A provider that tells `told` of its limits, and ends every call with `outcome`."""
+
+    def __init__(self, outcome, told=None):
+        self.outcome, self.told = outcome, told
+        self.called_at = None
+
+    async def run(self, call):
+        self.called_at = call.sent_at = time.monotonic()
+        if self.told is not None:
+            call.on_told(self.told)
+        return self.outcome
+
+    async def close(self):
+        pass
+
+
+async def test_a_call_is_not_sent_before_its_slot():
+    send_at, provider = time.monotonic() + 0.05, Answering(Outcome(Kind.COMPLETED))
+    attempt = Attempt(claimed(), has_news=lambda attempt: None, send_at=send_at)
+    outcome = await attempt.run(provider)
+    assert outcome.kind is Kind.COMPLETED
+    assert send_at <= provider.called_at < send_at + 0.4
+
+
+async def test_a_call_whose_slot_passed_too_long_ago_is_handed_back_unsent():
+    provider = Silent()
+    attempt = Attempt(claimed(late_max_s=0.5), has_news=lambda attempt: None, send_at=time.monotonic() - 0.6)
+    outcome = await attempt.run(provider)
+    assert (outcome.kind, outcome.sent_ago_s, provider.calls) == (Kind.RELEASED, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told", "heard"),
+    [
+        (Outcome(Kind.COMPLETED), None, []),
+        (Outcome(Kind.COMPLETED), Told(500, 400, 30_000, 20_000), []),
+        (Outcome(Kind.COMPLETED), Told(500, 3), [{"requests_limit": 500, "requests_left": 3}]),
+        (Outcome(Kind.COMPLETED), Told(400, 390), [{"requests_limit": 400}]),
+        (Outcome(Kind.COMPLETED, told=Told(lies=1)), Told(lies=1), [{"lies": 1}]),
+        (
+            Outcome(Kind.REJECTED, Error("rate_limit_exceeded", "slow", 429), 7.0),
+            Told(500, 0, wait_s=7),
+            [
+                {"requests_limit": 500, "requests_left": 0},
+                {"refusals": 1, "wait_s": 7, "words": "rate_limit_exceeded: slow"},
+            ],
+        ),
+    ],
+)
+async def test_what_a_provider_says_is_heard_once_each(outcome, told, heard):
+    signals = []
+    attempt = Attempt(claimed(), has_news=lambda attempt: None, hears=lambda attempt, signal: signals.append(signal))
+    await attempt.run(Answering(outcome, told))
+    said = [signal.json(signal.at) for signal in signals]
+    assert said == [{**signal, "ago_s": 0} for signal in heard]
+
+
+async def test_what_is_left_is_told_as_of_when_the_call_was_sent():
+    signals, provider = [], Answering(Outcome(Kind.COMPLETED), Told(500, 3))
+    attempt = Attempt(claimed(), has_news=lambda attempt: None, hears=lambda attempt, signal: signals.append(signal))
+    await attempt.run(provider)
+    assert [signal.at for signal in signals] == [provider.called_at]
 
 
 async def test_a_stop_ends_the_call_and_not_the_task_that_settles_it():
@@ -190,8 +257,13 @@ def test_without_knowledge_of_what_was_used_the_charge_stands():
 
 
 def test_an_error_is_told_with_its_class():
+    row = settled(Outcome(Kind.REJECTED, Error("server_is_overloaded", "slow", 503), retry_after_s=9))
+    assert (row.state, row.delay_s, row.error_class, row.provider_status) == (State.SCHEDULED, 9, "transient", 503)
+
+
+def test_a_rate_limit_is_told_as_an_error_of_the_attempt_and_leaves_the_job_in_its_queue():
     row = settled(Outcome(Kind.REJECTED, Error("rate_limit_exceeded", "slow", 429), retry_after_s=9))
-    assert (row.state, row.delay_s, row.error_class, row.provider_status) == (State.SCHEDULED, 9, "transient", 429)
+    assert (row.state, row.is_failure, row.delay_s, row.error_class) == (State.QUEUED, False, 0, "transient")
 
 
 def test_everything_in_a_settlement_can_be_stored():

@@ -8,11 +8,11 @@ from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome, backoff_
 from llmjobs.states import TRANSITIONS, State
 
 BOUNDS = Bounds(attempt=1, failures=0, max_attempts=3, retry_left_s=3600)
-POLICY = {"base_s": 1, "cap_s": 60, "refused_delay_s": 30, "draw": 0.5}
+POLICY = {"base_s": 1, "cap_s": 60, "draw": 0.5}
 
 
-def followed_by(kind, bounds=BOUNDS, *, status=None, retry_after_s=None, cost_usd=None, **policy):
-    error = Error("code", "words", status) if kind in ERROR_CLASS else None
+def followed_by(kind, bounds=BOUNDS, *, status=None, code="code", retry_after_s=None, cost_usd=None, **policy):
+    error = Error(code, "words", status) if kind in ERROR_CLASS else None
     return decide(Outcome(kind, error, retry_after_s), bounds, cost_usd=cost_usd, **POLICY | policy)
 
 
@@ -35,6 +35,10 @@ def followed_by(kind, bounds=BOUNDS, *, status=None, retry_after_s=None, cost_us
         (408, None, Kind.REJECTED),
         (429, "rate_limit_exceeded", Kind.REJECTED),
         (429, "slow_down", Kind.REJECTED),
+        (429, "rate_limit_error", Kind.REJECTED),
+        (503, "slow_down", Kind.REJECTED),
+        (529, "overloaded_error", Kind.REJECTED),
+        (None, "rate_limit_exceeded", Kind.REJECTED),
         (429, None, Kind.REJECTED),
         (503, "server_is_overloaded", Kind.REJECTED),
         (500, "server_error", Kind.UNKNOWN),
@@ -60,10 +64,10 @@ def test_what_an_error_of_a_provider_means(status, code, kind):
         (Kind.CANCELLED, None, State.CANCELLED, False),
         (Kind.RELEASED, None, State.QUEUED, False),
         (Kind.NOT_SENT, None, State.SCHEDULED, False),
-        (Kind.REJECTED, 429, State.SCHEDULED, False),
+        (Kind.REJECTED, 429, State.QUEUED, False),
         (Kind.REJECTED, 503, State.SCHEDULED, True),
         (Kind.REJECTED, 408, State.SCHEDULED, True),
-        (Kind.PROVIDER_REFUSED, 401, State.SCHEDULED, False),
+        (Kind.PROVIDER_REFUSED, 401, State.QUEUED, False),
         (Kind.DETERMINISTIC, 400, State.FAILED, True),
         (Kind.UNKNOWN, 500, State.SCHEDULED, True),
         (Kind.UNRECOGNISED, 418, State.DEAD, True),
@@ -99,10 +103,15 @@ def test_the_last_failure_is_the_end():
 
 
 @pytest.mark.parametrize(
-    ("kind", "status"), [(Kind.NOT_SENT, None), (Kind.REJECTED, 429), (Kind.PROVIDER_REFUSED, 401)]
+    ("kind", "status", "state"),
+    [
+        (Kind.NOT_SENT, None, State.SCHEDULED),
+        (Kind.REJECTED, 429, State.QUEUED),
+        (Kind.PROVIDER_REFUSED, 401, State.QUEUED),
+    ],
 )
-def test_what_is_no_failure_never_uses_up_the_attempts(kind, status):
-    assert followed_by(kind, Bounds(900, 2, 3, 3600), status=status).state is State.SCHEDULED
+def test_what_is_no_failure_never_uses_up_the_attempts(kind, status, state):
+    assert followed_by(kind, Bounds(900, 2, 3, 3600), status=status).state is state
 
 
 @pytest.mark.parametrize("kind", [Kind.NOT_SENT, Kind.REJECTED, Kind.PROVIDER_REFUSED, Kind.UNKNOWN])
@@ -111,17 +120,41 @@ def test_every_job_ends_when_its_time_for_retries_is_over(kind):
 
 
 def test_a_retry_that_would_come_after_that_time_is_not_waited_for():
-    assert followed_by(Kind.REJECTED, Bounds(1, 0, 3, 100), status=429, retry_after_s=99).state is State.SCHEDULED
-    assert followed_by(Kind.REJECTED, Bounds(1, 0, 3, 100), status=429, retry_after_s=101).state is State.DEAD
+    for status, state in ((429, State.QUEUED), (503, State.SCHEDULED)):
+        assert followed_by(Kind.REJECTED, Bounds(1, 0, 3, 100), status=status, retry_after_s=99).state is state
+        assert followed_by(Kind.REJECTED, Bounds(1, 0, 3, 100), status=status, retry_after_s=101).state is State.DEAD
 
 
 def test_retry_after_is_obeyed_where_it_is_longer_than_the_backoff():
-    assert followed_by(Kind.REJECTED, status=429, retry_after_s=20).delay_s == 20
-    assert followed_by(Kind.REJECTED, status=429, retry_after_s=0.1).delay_s == 1  # draw 0.5 of 2 s
+    assert followed_by(Kind.REJECTED, status=503, retry_after_s=20).delay_s == 20
+    assert followed_by(Kind.REJECTED, status=503, retry_after_s=0.1).delay_s == 1  # draw 0.5 of 2 s
 
 
-def test_a_refused_account_is_not_tried_again_soon():
-    assert followed_by(Kind.PROVIDER_REFUSED).delay_s == 30
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        (Kind.REJECTED, 429, "http_429"),
+        (Kind.REJECTED, 429, "server_is_overloaded"),
+        (Kind.REJECTED, 429, "slow_down"),
+        (Kind.REJECTED, 503, "slow_down"),
+        (Kind.REJECTED, None, "rate_limit_exceeded"),
+        (Kind.PROVIDER_REFUSED, 401, "invalid_api_key"),
+        (Kind.PROVIDER_REFUSED, 429, "insufficient_quota"),
+        (Kind.PROVIDER_REFUSED, None, "api_key_missing"),
+    ],
+)
+def test_what_the_whole_pool_waits_for_delays_no_job_of_its_own(kind, status, code):
+    decision = followed_by(kind, status=status, code=code, retry_after_s=20)
+    assert (decision.state, decision.is_failure, decision.delay_s) == (State.QUEUED, False, 0)
+    assert f"{code}: words" in decision.words and "no failure counted" in decision.words
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "server_is_overloaded"), (503, "http_503"), (529, "overloaded_error")]
+)
+def test_an_overloaded_provider_is_a_failure_and_a_backoff(status, code):
+    decision = followed_by(Kind.REJECTED, status=status, code=code)
+    assert (decision.state, decision.is_failure, decision.delay_s) == (State.SCHEDULED, True, 1)
 
 
 def test_lost_attempts_may_cost_no_more_than_the_job_allows():
@@ -132,7 +165,7 @@ def test_lost_attempts_may_cost_no_more_than_the_job_allows():
 
 def test_money_does_not_stop_what_costs_nothing():
     bounds = Bounds(2, 1, 10, 3600, spent_usd=Decimal(9), max_cost_usd=Decimal(1))
-    assert followed_by(Kind.REJECTED, bounds, status=429).state is State.SCHEDULED
+    assert followed_by(Kind.REJECTED, bounds, status=429).state is State.QUEUED
     assert followed_by(Kind.NOT_SENT, bounds).state is State.SCHEDULED
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmjobs.providers.openai import retry_after_s
+from llmjobs.providers.headers import retry_after_s
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 
@@ -20,6 +20,8 @@ NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
         ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
         ({"retry-after-ms": "soon", "retry-after": "2"}, 2),
         ({"retry-after": "Fri, 15 Jan 2027 08:00:30 GMT"}, 30),
+        ({"Retry-After": "Fri, 15 Jan 2027 08:00:30 GMT"}, 30),
+        ({"retry-after": "Fri, 15 Jan 2027 07:59:58 GMT"}, 0),  # clocks differ
         ({"retry-after": "Fri, 15 Jan 2027 07:00:00 GMT"}, None),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
@@ -28,6 +30,8 @@ NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
         ({"retry-after": "86401"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after": "later"}, None),
+        ({"retry-after": "1_0"}, None),
+        ({"retry-after": "٣"}, None),
         ({"retry-after": "Fri, 99 Foo 2027"}, None),
         ({"retry-after": "Fri, 15 Jan 99999999 08:00:30 GMT"}, None),
     ],

@@ -45,12 +45,23 @@ def test_everything_that_can_be_asked_is_kept():
         | {
             "priority": "high", "delay_s": 1.5, "expires_in_s": 60, "timeout_s": 7, "max_attempts": 2, "retry_for_s": 0,
             "max_cost_usd": 0.25, "user": "u", "metadata": {"k": "v"}, "on_interrupt": "restart",
-            "when_limited": "wait", "dedupe": None, "webhook_url": None,
+            "when_limited": "reject", "dedupe": None, "webhook_url": None,
         }
     )  # fmt: skip
     assert (asked.priority, asked.delay_s, asked.expires_in_s, asked.timeout_s) == (1, 1.5, 60, 7)
     assert (asked.max_attempts, asked.retry_for_s, asked.max_cost_usd) == (2, 0, Decimal("0.25"))
-    assert (asked.user, asked.metadata) == ("u", {"k": "v"})
+    assert (asked.user, asked.metadata, asked.is_rejected_when_limited) == ("u", {"k": "v"}, True)
+
+
+@pytest.mark.parametrize("value", [None, "wait"])
+def test_who_does_not_say_otherwise_waits(value):
+    assert parse(GOOD | {"when_limited": value}).is_rejected_when_limited is False
+
+
+@pytest.mark.parametrize("value", ["Reject", "", True, 1, ["reject"]])
+def test_another_word_for_it_is_none(value):
+    error = refused(GOOD | {"when_limited": value})
+    assert error.param == "when_limited" and '"wait" or "reject"' in error.message
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def quick(settings) -> None:
     settings.LLMJOBS_POLL_S = 0.05
     settings.LLMJOBS_BACKOFF_BASE_S = 0.01
     settings.LLMJOBS_BACKOFF_CAP_S = 0.01
-    settings.LLMJOBS_REFUSED_DELAY_S = 0.01
+    settings.LLMJOBS_PROBE_S = settings.LLMJOBS_PROBE_MAX_S = 0.1
     settings.LLMJOBS_HEARTBEAT_S = 0.2
     settings.LLMJOBS_EVENT_TICK_MS = 20
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from llmjobs.execution import clean
-from llmjobs.outcomes import Kind
+from llmjobs.outcomes import Kind, Told
 from llmjobs.providers.openai import Call, OpenAIProviders, Timeouts
 from llmjobs.states import Endpoint
 from tests.worker.scripted import RESET, json_answer, said, scripted, stream_answer
@@ -263,6 +263,31 @@ def test_an_error_status_is_told_with_code_words_and_request_id():
         429,
     )
     assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (0, 0), "a refused call costs nothing"
+
+
+def test_limits_are_told_as_soon_as_the_head_of_an_answer_is_there():
+    """Once, before the stream's first text, which may be minutes away."""
+    told = []
+    head, *data = stream_answer(*said("Hello"))
+    head = head.replace(b"\r\n\r\n", b"\r\nx-ratelimit-limit-requests: 60\r\nx-ratelimit-remaining-requests: 7\r\n\r\n")
+    with scripted([head, *data]) as provider:
+        outcome, _ = called(provider.url, on_told=told.append, on_text=lambda: told.append("text"))
+    assert told == [Told(60, 7), "text"]
+    assert (outcome.kind, outcome.told) == (Kind.COMPLETED, Told(60, 7))
+
+
+def test_a_refusal_tells_the_limits_too():
+    told = []
+    headers = "retry-after: 7\r\nx-ratelimit-limit-tokens: 60\r\nx-ratelimit-remaining-tokens: -1\r\n"
+    outcome = answered(json_answer({}, 429, headers), on_told=told.append)
+    assert told == [Told(tokens_limit=60, wait_s=7, lies=1)]
+    assert (outcome.told, outcome.retry_after_s) == (told[0], 7)
+
+
+def test_a_call_that_was_not_answered_tells_no_limits():
+    told = []
+    outcome, _ = called("http://127.0.0.1:9/v1", on_told=told.append)
+    assert (told, outcome.told) == ([], None)
 
 
 @pytest.mark.parametrize(
