@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 MINUTE_S = 60.0
 REQUESTS_SPARE = 0.01  # of the limit: what may be sent at once beside the even pace, after a pause
 TOKENS_BURST_MIN, TOKENS_BURST_MAX = 0.02, 0.1  # of the limit
+TOKENS_BURST_MOST = 0.5  # where calls are usually so large
 TOKENS_RATE_MIN = 0.1  # of the even pace: an uncertainty that takes all the room must not stop the pool
 TOLD_FOR_S = 600.0  # so long a limit holds that the provider's headers told
 SLOWEST, SLOW_DOWN_EVERY_S = 1 / 64, 5.0
@@ -36,18 +37,36 @@ RATIO_MIN, RATIO_MAX = 0.01, 100
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One dimension of one limit. `at` in seconds of the clock that claims have; 0: it is empty."""
+    """One dimension of one limit. `at` in seconds of the clock that claims have; 0: it is empty.
+
+    A call may leave late by `slack_s` and do no harm: what it reserves drains no sooner. Where the bucket is fuller
+    than that, it may be as late as the bucket takes to drain so far (`allowed_s`).
+    """
 
     burst: float
     rate_per_s: float
     at: float = 0.0
+    slack_s: float = 0
 
     def earliest(self, amount: float, now: float) -> float:
         return max(now, self.at + (amount - self.burst) / self.rate_per_s)
 
     def reserve(self, amount: float, sent_at: float) -> "Bucket":
         """`sent_at` is not before `earliest`."""
-        return replace(self, at=max(self.at, sent_at) + amount / self.rate_per_s)
+        return replace(self, at=max(self.at, sent_at + self.slack_s) + amount / self.rate_per_s)
+
+    def allowed_s(self, sent_at: float) -> float:
+        """How late, beside the jitter, a call may leave that has not been reserved yet."""
+        return max(self.at - sent_at, self.slack_s)
+
+    def draining_at(self, rate_per_s: float, now: float) -> "Bucket":
+        """At another rate; what is in it stays in it."""
+        ahead_s = max(self.at - now, 0.0) * self.rate_per_s / rate_per_s
+        return replace(self, rate_per_s=rate_per_s, at=now + ahead_s if self.at > now else self.at)
+
+    def grown(self, burst: float) -> "Bucket":
+        """Holds more from now on, and is not emptier for it: else a jump would come on top of what was just sent."""
+        return replace(self, burst=burst, at=self.at + max(burst - self.burst, 0.0) / self.rate_per_s)
 
     def correct(self, amount: float) -> "Bucket":
         """`amount`: what was used less what was reserved. A crashed call has none: its reservation simply drains."""
@@ -93,14 +112,17 @@ def requests_bucket(limit: float, window_s: float, jitter_s: float, at: float = 
     if per_window >= 1:
         per_window = math.floor(per_window)  # of eight and a third a second, eight is what is sure
     spare = math.floor(per_window * REQUESTS_SPARE)
-    return Bucket(1 + spare, (per_window - spare) / (window_s + jitter_s), at)
+    rate_per_s = (per_window - spare) / (window_s + jitter_s)
+    return Bucket(1 + spare, rate_per_s, at, slack_s=spare / 2 / rate_per_s)  # half of it is for calls that leave late
 
 
-def tokens_bucket(limit: float, largest: float, margin: float, jitter_s: float, at: float = 0.0) -> Bucket:
-    """`largest` reservation of late. What is larger than the burst waits for the bucket to drain below empty, and as
-    much goes unused; a burst is not used either, but once in a window and not once a call.
+def tokens_bucket(
+    limit: float, largest: float, margin: float, jitter_s: float, at: float = 0.0, *, mean: float = 0.0
+) -> Bucket:
+    """`largest` reservation of late, `mean` of what calls use. What is larger than the burst waits for the bucket to
+    drain below empty, and as much goes unused; a burst is not used either, but once in a window and not once a call.
     """
-    burst = min(max(largest, TOKENS_BURST_MIN * limit), TOKENS_BURST_MAX * limit)
+    burst = max(min(largest, TOKENS_BURST_MAX * limit), min(mean, TOKENS_BURST_MOST * limit), TOKENS_BURST_MIN * limit)
     per_window = max(limit - burst - margin, TOKENS_RATE_MIN * limit)
     return Bucket(burst, per_window / (MINUTE_S + jitter_s), at)
 

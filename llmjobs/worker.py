@@ -38,7 +38,7 @@ from llmjobs.writer import Writer
 
 logger = logging.getLogger("llmjobs.worker")
 
-POOL_CONNECTIONS = 9  # claims, writer, wake-ups, poll, five duties; most of them are used now and then
+POOL_CONNECTIONS = 11  # claims, writer, wake-ups, poll, seven duties; most of them are used now and then
 TICK_S = 0.5
 
 

@@ -108,6 +108,8 @@ class ModelFilter(NamedFilter):
     named = Model
     column = "pool_id"
 
+
+class AskedModelFilter(ModelFilter):
     def matching(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
         """The jobs that were asked of it, whoever serves them."""
         row = Model.objects.filter(name=value).only("pk").first()
@@ -186,6 +188,6 @@ def least_id(at: datetime, shift: timedelta) -> UUID:
 
 
 JOB_FILTERS = (
-    StatusFilter, TierFilter, ClientFilter, ModelFilter, PriorityFilter, SizeFilter, ErrorFilter, WorkerFilter,
+    StatusFilter, TierFilter, ClientFilter, AskedModelFilter, PriorityFilter, SizeFilter, ErrorFilter, WorkerFilter,
     CreatedFilter,
 )  # fmt: skip

@@ -30,7 +30,7 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
         and coalesce(g.account_tokens_at + (o.tokens_sum - g.account_tokens_burst) / g.account_tokens_rate <= g.clock + %(ahead_s)s, true)
 ), locked as materialized (
     -- By key alone, and judged once locked: who says `queued` here invites a walk through all that is.
-    select id, state, coalesce(expires_at <= statement_timestamp(), false) as is_expired
+    select id, state, pool_id, coalesce(expires_at <= statement_timestamp(), false) as is_expired
     from llmjobs_job
     where id = any (array(select job_id from chosen))
     order by id
@@ -40,7 +40,7 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
         array_agg(c.tokens order by c.place) as tokens
     from locked as e
     join chosen as c on c.job_id = e.id
-    where e.state = 'queued' and not e.is_expired
+    where e.state = 'queued' and e.pool_id = %(pool)s and not e.is_expired
 ), paced as materialized (
     -- When each may be sent: not before all buckets have room for it, and then all of them take it in at that moment.
     with recursive steps as (
@@ -87,7 +87,7 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
     join reached as c on c.job_id = e.id
     left join slots as s on s.job_id = e.id
     -- The ids are said twice, so that the planner looks nowhere else.
-    where e.state = 'queued' and j.id = e.id and j.id = any (array(select id from locked))
+    where e.state = 'queued' and e.pool_id = %(pool)s and j.id = e.id and j.id = any (array(select id from locked))
     returning j.*, c.place, c.flow_id, c.lane_id, c.cost, c.weight, c.tier_weight, c.tag, c.tier_tag, c.tokens, s.sent_at, s.slack_s
 ), attempts as (
     insert into llmjobs_attempt (
@@ -319,7 +319,9 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
         kind, of_id, turn, requests_at, tokens_at, requests_rate, tokens_rate, moved_at, opens_at, requests, tokens, refusals, lies, queued, running,
         jitter_s, largest, learned, mean_tokens, error_var, requests_limit, tokens_limit, told_at, rate_factor, factor_at,
         blocked_by, blocked_until, block_s, strikes, downs, struck_at)
-    select kind, of_id, turn + 1, new_requests_at, new_tokens_at, requests_rate, tokens_rate, clock, new_opens_at, requests + jobs, tokens + more_tokens, refusals, lies,
+    select kind, of_id, turn + 1, new_requests_at,
+        -- A bucket that grows to hold a larger call is not emptier for it.
+        new_tokens_at + coalesce(greatest(least(new_largest, 0.1 * tokens_most) - tokens_burst, 0) / tokens_rate, 0), requests_rate, tokens_rate, clock, new_opens_at, requests + jobs, tokens + more_tokens, refusals, lies,
         queued - left_queue, running + jobs, late_s, greatest(largest_now, new_largest), learned, mean_tokens, error_var,
         requests_limit, tokens_limit, told_at, rate_factor, factor_at,
         case when blocked_by <> 'rate_limit' then blocked_by end,

@@ -7,7 +7,7 @@
 -- rows whose flow, lane or tier turn does not exist yet: `grow` makes them, and the claim after this one takes nothing).
 -- Why no nested loops: the inbox is nearly empty whenever statistics are taken, so that the planner expects a few rows and
 -- would compare each of thousands with each. What is looked up by key stands in a subquery with a limit, which leaves
--- the planner no choice. The claim after it may have them again.
+-- the planner no choice. So it is in the claim after it, which joins hundreds of jobs with themselves.
 -- Turns what submit, settle, cancel and the others appended into new turns: counts, heads, corrections of virtual
 -- time; wakes lanes, opens and closes flows. A flow or tier that wakes from idleness is lifted to the virtual time of
 -- its siblings: no credit is saved while idle, no history is forgiven. A lane whose head waits long rises by a priority
@@ -385,7 +385,9 @@ with shard as materialized (
             when o.reason is not null then b.now + w.new_block_s
             when b.is_broken and not b.is_answered then b.blocked_until
             when b.is_broken then b.now
-            when b.more_refusals + b.slow_downs > 0 then greatest(b.blocked_until, coalesce(b.wait_until, b.now + w.new_block_s))
+            -- Until when it said, the first time; where that was not enough, it did not know, or did not say.
+            when b.more_refusals + b.slow_downs > 0
+            then greatest(b.blocked_until, b.wait_until, case when b.wait_until is null or b.block_s > 0 then b.now + w.new_block_s end)
             else b.blocked_until
         end as new_blocked_until
     from buckets as b
@@ -397,9 +399,8 @@ with shard as materialized (
     cross join lateral (select case
         when o.reason is not null and b.is_broken then least(b.block_s * 2, %(probe_max_s)s)
         when o.reason is not null then %(probe_s)s / case o.reason when 'provider_down' then 6 else 1 end
-        -- A 429 that does not say until when; those of calls that were on their way already say nothing new.
-        when b.more_refusals + b.slow_downs > 0 and b.wait_until is null and coalesce(b.blocked_until <= b.at, true)
-            then least(greatest(b.block_s * 2, 1), 60)
+        -- Longer with each in a row; those of calls that were on their way already say nothing new.
+        when b.more_refusals + b.slow_downs > 0 and coalesce(b.blocked_until <= b.at, true) then least(greatest(b.block_s * 2, 1), 60)
         when b.is_answered and b.more_refusals + b.slow_downs = 0 then 0
         else b.block_s
     end as new_block_s) as w
@@ -487,6 +488,5 @@ with shard as materialized (
 )
 select count(*)::int as taken,
     (select count(*) from news) >= {rows} or (select count(*) from due) >= {rows} or (select count(*) from opening) >= {rows} as more,
-    set_config('llmjobs.is_missing', case when %(is_grown)s then '' else (select yes from is_missing)::text end, true) = 'true' as is_missing,
-    set_config('enable_nestloop', 'on', true) as nestloop
+    set_config('llmjobs.is_missing', case when %(is_grown)s then '' else (select yes from is_missing)::text end, true) = 'true' as is_missing
 from found

@@ -66,7 +66,8 @@ buckets as materialized (
     cross join lateral (select
         least(greatest(d.late_s, case b.window_s when 1 then 0.06 else 0.25 end), 0.12 * b.window_s) as jitter_now,
         floor(d.per_window / 100) as spare,
-        least(greatest(d.largest_now, 0.02 * d.tokens_most), 0.1 * d.tokens_most) as tokens_burst,
+        -- Room for a call of the usual size at least: a larger one waits longer than its tokens take to drain.
+        greatest(least(d.largest_now, 0.1 * d.tokens_most), least(b.mean_tokens, 0.5 * d.tokens_most), 0.02 * d.tokens_most) as tokens_burst,
         case when b.token_policy = 'portfolio' then %(portfolio_z)s * sqrt(b.error_var * greatest(b.running, 0)) else 0 end as margin
     ) as e
     cross join lateral (select

@@ -1,6 +1,6 @@
 -- Included by: lock, first in a claim's transaction. Called by: places, stats, for what they only look at.
 -- Why: few live and many dead rows mislead the planner into scans after an ANALYZE, so the claim's transaction forbids
--- them; every access below has its index. Nested loops are for `fold` to allow again. SET LOCAL, as set_config, because
+-- them; every access below has its index. Nested loops are for subqueries by key alone. SET LOCAL, as set_config, because
 -- startup options do not pass a pooler. The timeouts free the turnstile from a worker that froze while it held it.
 select
     set_config('enable_seqscan', 'off', true),

@@ -3,7 +3,8 @@
 -- Returns: id, client_id, seq, state, pool_id of the jobs requeued; those in another state, and those whose request
 -- was erased, are left alone.
 -- A requeued job goes to the end of its lane, with no failure counted and its time to retry renewed; its attempts keep
--- their numbers. A cancel, and a deadline for its start, belong to its life before.
+-- their numbers. A cancel, and a deadline for its start, belong to its life before; so does a fallback
+-- that took it: it is back at the model that was asked for, and its estimates go by that one's prices.
 -- Locks: the jobs, in the order of their ids.
 with held as materialized (
     select j.id
@@ -20,6 +21,20 @@ with held as materialized (
 ), moved as materialized (
     update llmjobs_job as j
     set state = 'queued',
+        pool_id = h.id,
+        home_id = null,
+        est_cost = case
+            when j.home_id is null then j.est_cost
+            else j.est_input_tokens
+                + j.est_output_tokens * coalesce((h.output_usd_per_mtok / nullif(h.input_usd_per_mtok, 0))::float8, 1)
+        end,
+        est_usd = case
+            when j.home_id is null then j.est_usd
+            when coalesce(h.input_usd_per_mtok, h.output_usd_per_mtok) is not null
+            then least(
+                (j.est_input_tokens * coalesce(h.input_usd_per_mtok, 0) + j.est_output_tokens * coalesce(h.output_usd_per_mtok, 0)) / 1000000,
+                999999.99999999)
+        end,
         epoch = j.epoch + 1,
         failures = 0,
         lane_order = p.lane_order,
@@ -29,7 +44,8 @@ with held as materialized (
         finished_at = null,
         cancel_requested_at = null
     from placed as p
-    where j.id = p.id
+    cross join llmjobs_model as h
+    where j.id = p.id and h.id = coalesce(j.home_id, j.pool_id)
     returning j.*
 ), inbox as (
     insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, queued, head_order, head_at)

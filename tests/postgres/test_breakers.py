@@ -1,4 +1,4 @@
-"""What a provider says beside its answers, and what it does to everybody's claims: blocks, breakers, limits, slow-downs."""
+"""What a provider says beside its answers, and what that does to everybody's claims: blocks, breakers, slow-downs."""
 
 from typing import Any
 
@@ -139,7 +139,9 @@ def test_a_quota_that_is_used_up_stops_all_models_of_the_account_at_once(hand: H
     assert incident.closed_at is None
 
 
-def test_one_call_tries_a_stopped_provider_and_each_failure_doubles_the_wait(hand: Hand, pool: Model, settings: Any) -> None:
+def test_one_call_tries_a_stopped_provider_and_each_failure_doubles_the_wait(
+    hand: Hand, pool: Model, settings: Any
+) -> None:
     settings.LLMJOBS_PROBE_S, settings.LLMJOBS_PROBE_MAX_S = 30, 100
     open_quota_breaker(hand, pool)
     for wait_s in (30, 60, 100, 100):

@@ -63,8 +63,6 @@ def plans(hand: Hand, statement: str, params: dict, *, pin: str | None = PINNED)
             await hand.connection.execute("set local plan_cache_mode = force_generic_plan")
             if pin is not None:
                 await hand.connection.execute(pin)
-            if "is_grown" not in statement:
-                await hand.connection.execute("set local enable_nestloop = on")  # as the fold leaves it
             await hand.connection.execute(f"prepare explained as {text}")
             values = ", ".join(params[name] for name in names)
             cursor = await hand.connection.execute(f"explain (analyze, format json) execute explained ({values})")

@@ -133,10 +133,10 @@ def used(call: Call, tokens: int) -> Settlement:
 
 
 def check_limits(log: Log, pools: list[Model], provider: Provider) -> None:
-    """The most that a claim may use: a tenth of the tokens or a hundredth of the requests at once, and the even rate."""
+    """The most that a claim may use: a usual call or a hundredth of the requests at once, and the even rate."""
     for name, own, rpm, tpm in (
         *((pool.name, [entry for entry in log if entry.pool == pool], 600, 60_000) for pool in pools),
         (provider.name, log, 900, 90_000),
     ):
         check(f"requests of {name}", own, 1 + rpm // 100, (rpm - rpm // 100) / 60, is_of_tokens=False)
-        check(f"tokens of {name}", own, tpm / 10, tpm / 60, is_of_tokens=True)
+        check(f"tokens of {name}", own, tpm / 4, tpm / 60, is_of_tokens=True)

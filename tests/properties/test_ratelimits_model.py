@@ -136,7 +136,7 @@ def test_what_a_provider_tells_never_adds_room_and_is_never_exceeded(sizes, even
     lateness=st.lists(fractions(0, 1), min_size=1, max_size=7),
 )
 def test_no_window_of_a_provider_sees_more_requests_than_its_limit(limit, window_s, jitter_share, pauses, lateness):
-    """Whatever each call is late by, up to the jitter, and however a burst was saved up before."""
+    """Whatever each call is late by, up to the jitter and what its slot allows, and however a burst was saved up."""
     jitter_s = jitter_share * window_s
     floats = requests_bucket(limit, window_s, jitter_s)
     per_window = limit * window_s / 60
@@ -144,13 +144,15 @@ def test_no_window_of_a_provider_sees_more_requests_than_its_limit(limit, window
     whole = math.floor(per_window) if per_window >= 1 else Fraction(limit * window_s, 60)
     rate = Fraction(whole - (floats.burst - 1)) / (window_s + jitter_s)
     assert float(rate) == pytest.approx(floats.rate_per_s)
-    bucket, arrivals = Bucket(floats.burst, rate, Fraction(0)), []
+    slack_s = Fraction(floats.burst - 1) / 2 / rate
+    assert float(slack_s) == pytest.approx(floats.slack_s)
+    bucket, arrivals = Bucket(floats.burst, rate, Fraction(0), slack_s), []
     late, pause = itertools.cycle(lateness), itertools.cycle(pauses)
     for nth in range(2 * math.ceil(whole) + 10):
         now = bucket.at + next(pause) * window_s / 4 if nth % 13 == 0 else Fraction(0)
         sent_at = bucket.earliest(1, now)
+        arrivals.append(sent_at + next(late) * (jitter_s + bucket.allowed_s(sent_at)))
         bucket = bucket.reserve(1, sent_at)
-        arrivals.append(sent_at + next(late) * jitter_s)
     arrivals.sort()
     allowed = max(1, math.floor(per_window))
     for first, second in zip(arrivals, arrivals[allowed:], strict=False):

@@ -132,7 +132,8 @@ def test_a_block_that_ends_before_the_bucket_has_room_changes_nothing():
 )
 def test_requests_are_paced_below_the_limit_by_what_a_burst_may_add(limit, window_s, burst, per_window):
     bucket = requests_bucket(limit, window_s, jitter_s=0.25)
-    assert bucket == Bucket(burst, per_window / (window_s + 0.25))
+    rate_per_s = per_window / (window_s + 0.25)
+    assert bucket == Bucket(burst, rate_per_s, slack_s=(burst - 1) / 2 / rate_per_s)
 
 
 @pytest.mark.parametrize(
