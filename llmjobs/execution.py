@@ -26,6 +26,7 @@ from llmjobs.states import SEQ_EPOCH, Endpoint, EventType
 
 logger = logging.getLogger("llmjobs.attempt")
 
+API_KEY_MISSING = "api_key_missing"
 # Postgres stores no NUL, and UTF-8 no half of a surrogate pair; a provider may send either.
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -71,7 +72,7 @@ class Attempt:
         """Make the call. Never raises: what is not foreseen becomes an outcome that an operator will look at."""
         try:
             outcome = await self._run(providers)
-            self._hear(signal_of(outcome))
+            self._hear(self._signal_of(outcome))
             return outcome
         finally:
             self.is_ended = True
@@ -85,7 +86,7 @@ class Attempt:
             words = (
                 f"expected the provider's key in the variable {self.job.api_key_env}, which this worker does not have"
             )
-            return call.ended(Kind.PROVIDER_REFUSED, error=Error("api_key_missing", words))
+            return call.ended(Kind.PROVIDER_REFUSED, error=Error(API_KEY_MISSING, words))
         if self.stop_reason is not None:
             return call.ended(self.stop_reason)
         # The task that the worker made for this attempt: one more, for the call, was a tenth of an attempt's cost here.
@@ -151,6 +152,15 @@ class Attempt:
         event = Event(self.job.id, self.job.attempt, self._seq, str(type), data)
         self._seq += 1
         return event
+
+    def _signal_of(self, outcome: Outcome) -> Signal | None:
+        """What its end says of the provider. Not what is missing here, nor that this one job is forbidden once more."""
+        if outcome.error is not None and outcome.error.code == API_KEY_MISSING:
+            return None
+        signal = signal_of(outcome)
+        if signal is not None and signal.forbidden and self.job.attempt > 1:
+            return None
+        return signal
 
     def _hear(self, signal: Signal | None) -> None:
         if signal is not None and self._hears is not None:

@@ -69,6 +69,7 @@ class Teller:
     async def tell(self) -> int:
         """Tell of what is due. Returns how many incidents were taken; those that failed come again later."""
         async with self._connect() as conn, conn.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(load("close_incidents"))
             await cursor.execute(load("tell", rows=TOLD_AT_ONCE), {"again_s": TAKEN_S})
             incidents = await cursor.fetchall()
         await asyncio.gather(*(self._tell(incident) for incident in incidents))
@@ -128,8 +129,7 @@ class Refused(Exception):
 
 async def _by_mail(incident: dict[str, Any]) -> None:
     subject = f"{_subject(incident)}: {_state(incident)}"
-    lines = [text(incident), *([f"It said: {incident['words']}"] if incident["words"] else [])]
-    await asyncio.to_thread(_mail, subject, "\n\n".join(lines))
+    await asyncio.to_thread(_mail, subject, text(incident))
 
 
 def _mail(subject: str, body: str) -> None:
@@ -183,9 +183,9 @@ def text(incident: dict[str, Any]) -> str:
     if not incident["is_opening"]:
         minutes = max(1, round((incident["closed_at"] - incident["opened_at"]).total_seconds() / 60))
         return f"{who} answers again; its jobs go on. It was stopped for {minutes:,} min: {why}."
-    since = f"{timezone.localtime(incident['opened_at']):%H:%M %Z}"
+    since = f"{timezone.localtime(incident['opened_at']):%Y-%m-%d %H:%M %Z}"  # it may be told much later
     words = " ".join(incident["words"].split())[:WORDS_CHARS_MAX]
-    line = f"{who}: {why} since {since}. Its jobs wait; it is tried again by itself."
+    line = f"{who}: {why} since {since}. Its jobs wait; one of them tries it now and then."
     return f"{line} It said: {words}" if words else line
 
 

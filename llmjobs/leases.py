@@ -61,6 +61,7 @@ class Claim:
     again: bool = False
     clock: float = 0.0  # the database's at the claim, seconds of the Unix clock
     opens_in_s: float | None = None  # when the pool's limits let it go on; None: they do now
+    is_account_full: bool = False  # its account runs all that it may: any end there may open it
     wake_in_s: float | None = None  # when the first of the clients that were met at their limits may go on
 
 

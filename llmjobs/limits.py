@@ -69,7 +69,7 @@ def refuse_if_full(client: Client, rows: Sequence[Mapping[str, Any]]) -> None:
         ("max_queued", room["jobs"], len(rows)),
         ("max_queued_tokens", room["tokens"], _tokens(rows)),
         ("rpm", room["requests"], len(now)),
-        ("tpm", room["tokens_a_minute"], _tokens(now)),
+        ("tpm", room["tokens_a_minute"], min(_tokens(now), room["tpm"] or 0) if len(now) == 1 else _tokens(now)),
         ("backlog_max", room["backlog"], len(rows)),
     ):
         most = conf.backlog_max if limit == "backlog_max" else room[limit]

@@ -36,6 +36,7 @@ ERROR_CLASS = {
 }
 
 MESSAGE_CHARS_MAX = 2_000
+IN_PLACE_MAX = 3  # attempts without a failure, after which a job that is refused does not keep its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +127,17 @@ def decide(
         case Kind.CANCELLED:
             return Decision(State.CANCELLED, False, 0, "Aborted: a cancel was asked for.")
         case Kind.RELEASED:
-            return Decision(State.QUEUED, False, 0, "Handed back by a worker that drains; no failure.")
+            return Decision(
+                State.QUEUED, False, 0, "Handed back by its worker, which drains or missed its slot; no failure."
+            )
         case Kind.DETERMINISTIC:
             return Decision(State.FAILED, True, 0, f"The request itself can't succeed, so it is not repeated. {said}")
         case Kind.UNRECOGNISED:
             return Decision(State.DEAD, True, 0, f"An error that nobody recognises; an operator decides. {said}")
-    waits_in_queue = kind is Kind.PROVIDER_REFUSED or is_rate_limit(outcome)
-    is_failure = kind in (Kind.UNKNOWN, Kind.REJECTED) and not waits_in_queue
+    is_limited = is_rate_limit(outcome)
+    # One that is refused again and again lets others pass: it may be the only one.
+    is_failure = kind in (Kind.UNKNOWN, Kind.REJECTED) and not is_limited
+    waits_in_queue = (kind is Kind.PROVIDER_REFUSED or is_limited) and bounds.attempt - bounds.failures <= IN_PLACE_MAX
     failures = bounds.failures + is_failure
     delay_s = outcome.retry_after_s or 0
     if not waits_in_queue:
@@ -140,7 +145,7 @@ def decide(
         delay_s = max(delay_s, backoff_s(tried, base_s=base_s, cap_s=cap_s, draw=draw))
     if is_failure and failures >= bounds.max_attempts:
         return Decision(State.DEAD, True, 0, f"Failure {failures} of {bounds.max_attempts}: dead-lettered. {said}")
-    if delay_s >= bounds.retry_left_s:
+    if (0 if waits_in_queue else delay_s) >= bounds.retry_left_s:
         return Decision(State.DEAD, is_failure, 0, f"The time for retries (retry_for_s) is over: dead-lettered. {said}")
     spent = bounds.spent_usd + (cost_usd or 0)
     if bounds.max_cost_usd is not None and is_failure and spent >= bounds.max_cost_usd:

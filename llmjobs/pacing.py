@@ -7,7 +7,7 @@ of its lateness, which the claims take into account for all workers. Pure: monot
 from dataclasses import dataclass
 
 FORGET_S = 60.0  # a clock may drift by some 10 ms in this time
-STEP_S = 2.0  # no answer is on its way for so long: the clock was set
+STEP_S = 0.5  # by less it may have been slewed
 HALVES_IN_S = 30.0  # as the buckets forget it, in gate.sql
 
 
@@ -22,11 +22,14 @@ class DatabaseClock:
     _earlier_lag_s: float | None = None
     _since: float = 0.0
 
-    def observe(self, there: float, heard_at: float) -> None:
-        """`there`: seconds of the Unix clock, read by a statement whose answer came at `heard_at`, monotonic."""
+    def observe(self, there: float, asked_at: float, heard_at: float) -> None:
+        """`there`: seconds of the Unix clock, read by a statement that was asked at `asked_at` (monotonic) and answered
+        at `heard_at`. An answer that was long on its way says little, and changes nothing.
+        """
         lag_s = heard_at - there
         known_s = self._least()
-        if known_s is not None and lag_s > known_s + STEP_S:  # it was set back: what was known is worth nothing
+        # Before the question was asked, by what is known: it was set back, and what is known is worth nothing.
+        if known_s is not None and asked_at - there > known_s + STEP_S:
             self._lag_s = self._earlier_lag_s = None
         if self._lag_s is None or heard_at - self._since > FORGET_S:
             self._earlier_lag_s, self._lag_s, self._since = self._lag_s, lag_s, heard_at

@@ -234,7 +234,9 @@ async def claim(
         _, more, is_missing, *_ = await folded.fetchone()
         if not is_missing:
             break
-    result = Claim(**{name: rows[0][name] for name in ("skipped", "clock", "opens_in_s", "wake_in_s")})
+    result = Claim(
+        **{name: rows[0][name] for name in ("skipped", "clock", "opens_in_s", "wake_in_s", "is_account_full")}
+    )
     for row in rows:
         if row["state"] == "running":
             result.jobs.append(Claimed(**{name: row[name] for name in _CLAIMED_FIELDS}))

@@ -26,6 +26,7 @@ class Rotation:
         self._connect, self._only, self._cancelled = connect, only, cancelled
         self._ready: dict[int, None] = {}
         self._closed: dict[int, float] = {}  # until when, of the loop's clock: their limits are used up
+        self._left: dict[int, float] = {}  # likewise: this worker can't serve them
         self._changed = asyncio.Event()
 
     def __bool__(self) -> bool:
@@ -40,7 +41,9 @@ class Rotation:
     def add(self, pool_ids: Iterable[int], *, is_sure: bool = False) -> None:
         """Pools that may have work. One whose limits are used up waits until they are not, unless `is_sure`."""
         for pool_id in pool_ids:
-            if (self._only is None or pool_id in self._only) and (is_sure or not self._is_closed(pool_id)):
+            if self._only is not None and pool_id not in self._only:
+                continue
+            if not _holds(self._left, pool_id) and (is_sure or not _holds(self._closed, pool_id)):
                 self._ready.setdefault(pool_id)
         self.poke()
 
@@ -49,18 +52,22 @@ class Rotation:
         self._closed[pool_id] = asyncio.get_running_loop().time() + for_s
         self.wake(pool_id, for_s)
 
+    def open(self, pool_id: int) -> None:
+        """It turned out to be open: somebody mended what closed it, or gave back what was reserved."""
+        self._closed.pop(pool_id, None)
+
+    def leave(self, pool_id: int, for_s: float) -> bool:
+        """Leave it to others for so long, whatever is heard of it. False: it was left already."""
+        if _holds(self._left, pool_id):
+            return False
+        self._left[pool_id] = asyncio.get_running_loop().time() + for_s
+        self._ready.pop(pool_id, None)
+        self.wake(pool_id, for_s)
+        return True
+
     def wake(self, pool_id: int, in_s: float) -> None:
         """Look at it again after so long."""
         asyncio.get_running_loop().call_later(max(in_s, 0.0), self.add, [pool_id])
-
-    def _is_closed(self, pool_id: int) -> bool:
-        until = self._closed.get(pool_id)
-        if until is None:
-            return False
-        if until - asyncio.get_running_loop().time() > 0.001:
-            return True
-        del self._closed[pool_id]
-        return False
 
     def poke(self) -> None:
         """Look again: a slot is free, a job was moved back into the queue, or the worker is to stop."""
@@ -104,3 +111,11 @@ class Rotation:
                 self.add(numbers)
             elif what == "cancel" and len(numbers) == 2:
                 self._cancelled(*numbers)
+
+
+def _holds(until: dict[int, float], pool_id: int) -> bool:
+    """Whether its time has not come yet; what is over is forgotten."""
+    if until.get(pool_id, 0.0) - asyncio.get_running_loop().time() > 0.001:
+        return True
+    until.pop(pool_id, None)
+    return False

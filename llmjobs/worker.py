@@ -24,14 +24,15 @@ from llmjobs import __version__, queue
 from llmjobs.conf import conf
 from llmjobs.coroutines import cancelled, first_of
 from llmjobs.database import DATABASE_GONE, async_pool
-from llmjobs.execution import Attempt, Providers, settlement
+from llmjobs.execution import API_KEY_MISSING, Attempt, Providers, settlement
 from llmjobs.heartbeat import Beat, Heartbeat
 from llmjobs.leases import Claimed, handed_back
 from llmjobs.maintenance import Duties
-from llmjobs.outcomes import Kind
+from llmjobs.outcomes import Kind, Outcome
 from llmjobs.pacing import DatabaseClock, Lateness
 from llmjobs.providers.openai import OpenAIProviders
 from llmjobs.rotation import Rotation
+from llmjobs.signals import Signal
 from llmjobs.sql import load
 from llmjobs.states import Size
 from llmjobs.writer import Writer
@@ -40,6 +41,7 @@ logger = logging.getLogger("llmjobs.worker")
 
 POOL_CONNECTIONS = 11  # claims, writer, wake-ups, poll, seven duties; most of them are used now and then
 TICK_S = 0.5
+KEYS_MISSED_MAX = 2  # so often a worker that lacks a key keeps it to itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Worker:
         self._clock, self._lateness = DatabaseClock(), Lateness()
         self._writer = Writer(worker=self.id, connect=self._connect, ended=self._ended)
         self._long_waiting: set[int] = set()  # pools that were asked for short jobs only
+        self._account_waiting: dict[int, None] = {}  # pools whose account ran all that it may, the longest wait first
+        self._keys_missed: dict[int, int] = {}  # by pool, how often its key was not there
         self._is_claiming = False  # what the table says is held may be this claim's, not known here yet
         self._pool_ids = list(options.pools.values()) or None
         self._tier_ids = list(options.tiers.values()) or None
@@ -154,7 +158,7 @@ class Worker:
             short_only = self._long_room() <= 0
             if not short_only:
                 count = min(count, self._long_room())
-            self._is_claiming = True
+            self._is_claiming, asked_at = True, time.monotonic()
             try:
                 async with self._connect() as conn:
                     claim = await queue.claim(
@@ -169,9 +173,13 @@ class Worker:
                     )
             finally:
                 self._is_claiming = False
-            self._clock.observe(claim.clock, time.monotonic())
-            if claim.opens_in_s is not None:
+            self._clock.observe(claim.clock, asked_at, time.monotonic())
+            if claim.opens_in_s is None:
+                self._rotation.open(pool_id)
+            else:
                 self._rotation.close(pool_id, claim.opens_in_s)
+            if claim.is_account_full:
+                self._account_waiting.setdefault(pool_id)
             if claim.wake_in_s is not None:
                 self._rotation.wake(pool_id, claim.wake_in_s)
             for job in claim.jobs:
@@ -227,10 +235,25 @@ class Worker:
 
     async def _run(self, attempt: Attempt) -> None:
         outcome = await attempt.run(self._providers)
+        if outcome.error is not None and outcome.error.code == API_KEY_MISSING:
+            self._miss_key(attempt, outcome)
         if attempt.is_lease_lost:
             self._ended(attempt, None)
         else:
             self._writer.settle(attempt, settlement(attempt, outcome))
+
+    def _miss_key(self, attempt: Attempt, outcome: Outcome) -> None:
+        """It says nothing about the provider, nor the other workers: leave its pool to them for a while.
+
+        Where it happens again and again it is told: if nobody has the key, nobody answers between, and operators hear.
+        """
+        pool_id = attempt.job.pool_id
+        if not self._rotation.leave(pool_id, conf.probe_s):
+            return
+        logger.error("event=api_key_missing pool=%s variable=%s", attempt.job.model, attempt.job.api_key_env)
+        self._keys_missed[pool_id] = self._keys_missed.get(pool_id, 0) + 1
+        if self._keys_missed[pool_id] >= KEYS_MISSED_MAX and outcome.error is not None:
+            self._writer.hear(attempt, Signal(time.monotonic(), auth=1, words=outcome.error.message))
 
     def _ended(self, attempt: Attempt, state: str | None) -> None:
         """Its settle has committed, or its lease was lost: the slot is free."""
@@ -247,7 +270,9 @@ class Worker:
         if not self._attempts:
             self._idle.set()
         # Its end may have opened its pool: a limit of running jobs, or a slot for a long one.
-        self._rotation.add([attempt.job.pool_id, *self._long_waiting])
+        # Its own comes last: what it left goes to those that wait for it.
+        self._rotation.add([*self._account_waiting, *self._long_waiting, attempt.job.pool_id])
+        self._account_waiting.clear()
         self._long_waiting.clear()
 
     async def _is_empty(self) -> bool:

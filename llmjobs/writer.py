@@ -10,7 +10,7 @@ is harmless.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,6 +51,9 @@ class Heard:
             "pool_id": pool_id, "client_id": self.client_id, "ago_s": said.pop("ago_s"),
             "wait_s": said.pop("wait_s", None), "signal": said | {"since": self.since},
         }  # fmt: skip
+
+
+NOTHING_HEARD: Mapping[int, Heard] = {}
 
 
 class Writer:
@@ -128,7 +131,6 @@ class Writer:
         talking, self._talking = self._talking, {}
         wakes, self._wakes = self._wakes, []
         heard, self._heard = self._heard, {}
-        signals = [said.row(pool_id, time.monotonic()) for pool_id, said in heard.items()]
         events: list[Event] = []
         for attempt in talking.values():
             if news := attempt.take_events():
@@ -136,10 +138,10 @@ class Writer:
                 wakes.append(Wake(attempt.job.id, attempt.job.client_id, news[0].seq))
         settled = [settlement for _, settlement in batch]
         try:
-            states, more = await self._send(events, settled, signals)
+            states, more = await self._send(events, settled, heard)
         except psycopg.Error as error:
             logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
-            states, more = await self._send_singly(events, settled)
+            states, more = await self._send_singly(events, settled, heard)
         for attempt, _ in batch:
             self._ended(attempt, states.get(attempt.job.id))
         if self._telling is not None:
@@ -147,10 +149,11 @@ class Writer:
         self._telling = asyncio.create_task(self._notify(wakes + more)) if wakes or more else None
 
     async def _send(
-        self, events: list[Event], settled: list[Settlement], signals: Sequence[dict[str, Any]] = ()
+        self, events: list[Event], settled: list[Settlement], heard: Mapping[int, Heard] = NOTHING_HEARD
     ) -> tuple[dict[int, str], list[Wake]]:
         """Waits for as long as Postgres is away. Raises psycopg.Error for what it refuses."""
         while True:
+            signals = [said.row(pool_id, time.monotonic()) for pool_id, said in heard.items()]
             try:
                 async with self._connect() as conn:
                     if settled:
@@ -165,10 +168,16 @@ class Writer:
                 logger.warning(words, len(settled), len(events), _line(error))
                 await asyncio.sleep(RETRY_S)
 
-    async def _send_singly(self, events: list[Event], settled: list[Settlement]) -> tuple[dict[int, str], list[Wake]]:
+    async def _send_singly(
+        self, events: list[Event], settled: list[Settlement], heard: Mapping[int, Heard]
+    ) -> tuple[dict[int, str], list[Wake]]:
         """Postgres refused something in the batch: find it, and end that job alone as dead, without its answer."""
         states: dict[int, str] = {}
         wakes: list[Wake] = []
+        try:
+            await self._send([], [], heard)
+        except psycopg.Error as error:
+            logger.error("event=signal_refused pools=%s reason=%s", sorted(heard), _line(error))
         for event in events:
             try:
                 await self._send([event], [])
@@ -178,7 +187,11 @@ class Writer:
             try:
                 state, more = await self._send([], [settlement])
             except psycopg.Error as error:
-                state, more = await self._send([], [_without_answer(settlement, error)])
+                try:
+                    state, more = await self._send([], [_without_answer(settlement, error)])
+                except psycopg.Error as refused:  # its lease ends, and it is taken back; the others go on
+                    logger.error("event=settle_refused job=%s reason=%s", settlement.job_id, _line(refused))
+                    continue
             states |= state
             wakes += more
         return states, wakes
@@ -195,7 +208,8 @@ def _without_answer(settlement: Settlement, error: psycopg.Error) -> Settlement:
     words = f"Postgres refused the answer ({type(error).__name__}): dead-lettered without it."
     return replace(
         settlement, state=State.DEAD, outcome="unrecognised", is_failure=True, decision=words, error_code="unstorable",
-        error_message=words, error_class="unknown", usage=None, output=None, output_text="",
+        error_message=words, error_class="unknown", usage=None, output=None, output_text="", input_tokens=None,
+        output_tokens=None, cost=None, cost_usd=None,
     )  # fmt: skip
 
 

@@ -110,10 +110,9 @@ def expected(table: Table, key: str) -> str:
     if isinstance(field, models.CharField):
         return "a text"
     least, most = _bounds(field)
-    upto = "" if most is None else f" to {most:,}"
     if isinstance(field, models.DecimalField):
-        return f"a number from 0, with at most {field.decimal_places} decimals"
-    return f"{'a number' if isinstance(field, models.FloatField) else 'a whole number'} from {least:,}{upto}"
+        return f"a number from {least:,} to {most:,}, with at most {field.decimal_places} decimals"
+    return f"{'a number' if isinstance(field, models.FloatField) else 'a whole number'} from {least:,} to {most:,}"
 
 
 def shown(table: Table, key: str, value: Any) -> str:
@@ -149,7 +148,7 @@ def _typed(field: Any, raw: Any) -> Any:
     if isinstance(field, models.FloatField):
         number = float(number)
     least, most = _bounds(field)
-    if not least <= number <= (INTEGER_MAX if most is None else most):
+    if not least <= number <= most:
         raise ValueError
     if isinstance(field, models.DecimalField):
         return _money(field, Decimal(number))
@@ -179,8 +178,6 @@ def _number(raw: Any, types: Any) -> Any:
 
 def _money(field: Any, number: Decimal) -> Decimal:
     """Exactly as given, or refused: a price is not rounded."""
-    if number >= 10 ** (field.max_digits - field.decimal_places):
-        raise ValueError
     rounded = number.quantize(Decimal(1).scaleb(-field.decimal_places))
     if rounded != number:
         raise ValueError
@@ -188,10 +185,14 @@ def _money(field: Any, number: Decimal) -> Decimal:
 
 
 def _bounds(field: Any) -> tuple[Any, Any]:
-    """The least and the most that the field takes; a most of None is the database's own."""
+    """The least and the most that the field and its column take."""
+    of_column: Any = INTEGER_MAX
+    if isinstance(field, models.DecimalField):
+        smallest = Decimal(1).scaleb(-field.decimal_places)
+        of_column = 10 ** (field.max_digits - field.decimal_places) - smallest
     least: Any = max([v.limit_value for v in field.validators if isinstance(v, MinValueValidator)], default=0)
-    most: Any = min([v.limit_value for v in field.validators if isinstance(v, MaxValueValidator)], default=None)
-    return max(least, 0), None if most is None or most >= INTEGER_MAX else most
+    most: Any = min([v.limit_value for v in field.validators if isinstance(v, MaxValueValidator)], default=of_column)
+    return max(least, 0), most
 
 
 def _shown(key: str, raw: Any) -> str:

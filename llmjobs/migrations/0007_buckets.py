@@ -18,12 +18,22 @@ alter table llmjobs_bucketturn reset (
 
 # What is there has buckets from now on, all empty; the next fold copies the limits of clients to their flows.
 BUCKETS = """
-insert into llmjobs_bucketturn (kind, of_id, turn) select 1, id, 0 from llmjobs_provider;
 insert into llmjobs_bucketturn (kind, of_id, turn, queued, running)
-select 0, m.id, 0,
-    (select count(*) from llmjobs_job where pool_id = m.id and state = 'queued'),
-    (select count(*) from llmjobs_job where pool_id = m.id and state = 'running')
-from llmjobs_model as m;
+select 0, m.id, 0, j.queued - coalesce(i.queued, 0), j.running - coalesce(i.running, 0)
+from llmjobs_model as m
+cross join lateral (
+    select count(*) filter (where state = 'queued') as queued, count(*) filter (where state = 'running') as running
+    from llmjobs_job
+    where pool_id = m.id
+) as j
+-- What is in the inbox has yet to be folded in.
+cross join lateral (select sum(queued) as queued, sum(running) as running from llmjobs_inbox where pool_id = m.id) as i;
+insert into llmjobs_bucketturn (kind, of_id, turn, queued, running)
+select 1, p.id, 0, coalesce(sum(b.queued), 0), coalesce(sum(b.running), 0)
+from llmjobs_provider as p
+left join llmjobs_model as m on m.provider_id = p.id
+left join llmjobs_bucketturn as b on b.kind = 0 and b.of_id = m.id
+group by p.id;
 insert into llmjobs_inbox (shard_id, pool_id, client_id)
 select m.shard_id, f.pool_id, f.client_id
 from llmjobs_flow as f
@@ -113,6 +123,52 @@ create trigger llmjobs_provider_made after insert on llmjobs_provider
 referencing new table as made for each statement execute function llmjobs_provider_made();
 """
 
+# An edit of limits acts on pools that are closed by the old ones, by whatever road it was made: news that says nothing
+# else. A pool that no client has used yet is not closed.
+LIMITS = """
+create function llmjobs_limits_edited(pools bigint[]) returns void language sql as $$
+    insert into llmjobs_inbox (shard_id, pool_id, client_id, signal)
+    select m.shard_id, m.id, f.client_id, jsonb_build_object('at', extract(epoch from statement_timestamp()))
+    from llmjobs_model as m
+    cross join lateral (select client_id from llmjobs_flow where pool_id = m.id order by client_id limit 1) as f
+    where m.id = any (pools)
+$$;
+create function llmjobs_model_edited() returns trigger language plpgsql as $$
+begin
+    perform llmjobs_limits_edited(array(
+        select n.id
+        from edited as n
+        join original as o on o.id = n.id
+        where (n.provider_id, n.rpm, n.tpm, n.max_running, n."window", n.token_policy)
+            is distinct from (o.provider_id, o.rpm, o.tpm, o.max_running, o."window", o.token_policy)));
+    return null;
+end
+$$;
+create trigger llmjobs_model_edited after update on llmjobs_model
+referencing new table as edited old table as original for each statement execute function llmjobs_model_edited();
+create function llmjobs_provider_edited() returns trigger language plpgsql as $$
+begin
+    perform llmjobs_limits_edited(array(
+        select m.id
+        from edited as n
+        join original as o on o.id = n.id
+        join llmjobs_model as m on m.provider_id = n.id
+        where (n.rpm, n.tpm, n.max_running) is distinct from (o.rpm, o.tpm, o.max_running)));
+    return null;
+end
+$$;
+create trigger llmjobs_provider_edited after update on llmjobs_provider
+referencing new table as edited old table as original for each statement execute function llmjobs_provider_edited();
+"""
+
+LIMITS_REVERSE = """
+drop trigger llmjobs_model_edited on llmjobs_model;
+drop function llmjobs_model_edited();
+drop trigger llmjobs_provider_edited on llmjobs_provider;
+drop function llmjobs_provider_edited();
+drop function llmjobs_limits_edited(bigint[]);
+"""
+
 BIRTHS_REVERSE = """
 drop trigger llmjobs_model_made on llmjobs_model;
 drop function llmjobs_model_made();
@@ -155,6 +211,22 @@ class Migration(migrations.Migration):
                 ("tokens_rate", models.FloatField(null=True)),
                 ("moved_at", models.FloatField(db_default=0, help_text="When something was last reserved.")),
                 ("opens_at", models.FloatField(help_text="When its next send may be claimed; null: now.", null=True)),
+                (
+                    "held_until",
+                    models.FloatField(
+                        help_text="Tokens are kept for who is next: claims that don't see it wait.", null=True
+                    ),
+                ),
+                (
+                    "held_by",
+                    models.BigIntegerField(
+                        help_text="Of an account: the model whose next call they are kept for.", null=True
+                    ),
+                ),
+                (
+                    "waits_since",
+                    models.FloatField(help_text="Of a pool: since when its next call finds no room.", null=True),
+                ),
                 ("requests", models.BigIntegerField(db_default=0)),
                 ("tokens", models.FloatField(db_default=0, help_text="Reserved, then corrected by what was used.")),
                 (
@@ -665,5 +737,6 @@ class Migration(migrations.Migration):
         migrations.RunSQL(STORAGE, STORAGE_REVERSE),
         migrations.RunSQL(EDITS, EDITS_REVERSE),
         migrations.RunSQL(BIRTHS, BIRTHS_REVERSE),
+        migrations.RunSQL(LIMITS, LIMITS_REVERSE),
         migrations.RunSQL(BUCKETS, "delete from llmjobs_bucketturn"),
     ]

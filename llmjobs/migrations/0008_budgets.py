@@ -229,9 +229,11 @@ begin
             + least(greatest(bucket.requests_at - now_s, 0) * coalesce(bucket.requests_rate, rpm / 60.0), rpm);
     end if;
     if tpm is not null then
-        tokens := waiting.queued_tokens + greatest(
-            least(greatest(bucket.tokens_at - now_s, 0) * coalesce(bucket.tokens_rate, tpm / 60.0), tpm)
-            + coalesce(bucket.tokens_due, 0), 0);
+        -- A single job counts as the whole limit at most, as for a claim: it goes once all is free.
+        tokens := case when waiting.queued = 1 then least(waiting.queued_tokens, tpm) else waiting.queued_tokens end + greatest(
+            least(
+                greatest(bucket.tokens_at - now_s, 0) * coalesce(bucket.tokens_rate, tpm / 60.0)
+                + coalesce(bucket.tokens_due, 0), tpm), 0);
     end if;
 end
 $$;

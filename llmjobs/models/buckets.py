@@ -44,6 +44,11 @@ class BucketTurn(models.Model):
     tokens_rate = models.FloatField(null=True)
     moved_at = models.FloatField(db_default=0, help_text="When something was last reserved.")
     opens_at = models.FloatField(null=True, help_text="When its next send may be claimed; null: now.")
+    held_until = models.FloatField(
+        null=True, help_text="Tokens are kept for who is next: claims that don't see it wait."
+    )
+    held_by = models.BigIntegerField(null=True, help_text="Of an account: the model whose next call they are kept for.")
+    waits_since = models.FloatField(null=True, help_text="Of a pool: since when its next call finds no room.")
     # What was reserved and refused since it was made: the picture of a model is made of differences.
     requests = models.BigIntegerField(db_default=0)
     tokens = models.FloatField(db_default=0, help_text="Reserved, then corrected by what was used.")

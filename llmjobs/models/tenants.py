@@ -21,7 +21,7 @@ from llmjobs.states import Priority
 
 PRIORITY_CHOICES = [(priority.value, priority.word) for priority in Priority]
 name_validator = RegexValidator(
-    r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+    r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*\Z",
     _("Letters, digits and . _ : / @ - only, beginning with a letter or digit."),
 )
 WEIGHT_MIN, WEIGHT_MAX = 0.001, 1_000_000

@@ -292,6 +292,8 @@ def _refused(call: Call, status: int, headers: Mapping[str, str], content: bytes
     except ValueError:
         message = content[:200].decode("utf-8", "replace")
     kind = classify(status, None if code is None else str(code))
+    if kind is Kind.REJECTED and status == 429 and str(message).lower().startswith("request too large"):
+        kind = Kind.DETERMINISTIC  # larger than the whole limit, in OpenAI's words: no time is the right one
     said = _short(str(message) or f"HTTP status {status}")
     error = Error(str(code or f"http_{status}")[:CODE_CHARS_MAX], said, status)
     return call.ended(kind, error=error, retry_after_s=retry_after_s(headers))

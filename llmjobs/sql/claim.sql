@@ -5,7 +5,7 @@
 -- Parameters of `gate`, which see.
 -- Returns: a row a job with all that its attempt needs, or one row of nulls; in each, what to know of the claim itself:
 -- slept (lanes put to sleep), closed (flows whose client's limits are used up), skipped (jobs that others hold locked), is_cut
--- (a wall ended it: there is more), clock (the database's, Unix seconds), opens_in_s (when the pool's limits let it go on),
+-- (a wall ended it: there is more), clock (the database's, Unix seconds), opens_in_s (when the pool's limits let it go on), is_account_full (its account runs all that it may),
 -- wake_in_s (when the first of those flows opens).
 -- The limits of pool, account and client are reserved together, for the moment that a call is to be sent (send_in_s): one
 -- after the other in the fair order, until one would come too late. Nothing passes a job that does not fit yet, so that
@@ -135,14 +135,11 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
     select f.flow_id, f.client_id, f.rpm, f.tpm, f.jobs, n.requests_at, n.tokens_at, o.opens_at
     from (
         select t.flow_id, t.client_id, t.rpm, t.tpm, t.own_requests_at, t.own_tokens_at,
-            min(least(t.tokens, t.tpm)) filter (where t.tokens_sum > t.tokens_room and t.nth = t.first_out) as next_tokens,
+            (array_agg(least(t.tokens, t.tpm) order by t.nth) filter (where t.nth > coalesce(x.jobs, 0)))[1] as next_tokens,
             coalesce(max(x.jobs), 0) as jobs, coalesce(max(x.tokens), 0) as tokens
-        from (
-            select *, min(nth) filter (where tokens_sum > tokens_room) over (partition by flow_id) as first_out
-            from tagged
-            where rpm is not null or tpm is not null
-        ) as t
+        from tagged as t
         left join charge as x on x.flow_id = t.flow_id
+        where t.rpm is not null or t.tpm is not null
         group by t.flow_id, t.client_id, t.rpm, t.tpm, t.own_requests_at, t.own_tokens_at
     ) as f
     cross join gate as g
@@ -164,7 +161,7 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
     left join lateral (
         select ctid as row, turn from llmjobs_bucketturn where kind = 2 and of_id = l.client_id order by turn desc limit 1
     ) as b on true
-    where l.jobs > 0
+    where l.jobs > 0 or l.opens_at is not null
 ), client_buckets_gone as (
     delete from llmjobs_bucketturn where ctid = any (array(select row from client_buckets))
 ), client_buckets_new as (
@@ -278,9 +275,12 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
         case when jobs = 0 then mean_cost when mean_cost = 0 then cost / jobs else mean_cost + (cost / jobs - mean_cost) / 8 end,
         new_floors, new_floor_flows
     from tiers_after
-), buckets_after as materialized (
-    select b.*, s.jobs, s.left_queue, s.tokens as more_tokens, s.largest as new_largest, n.requests_at as new_requests_at, n.tokens_at as new_tokens_at,
-        case when o.next_at > b.clock + %(ahead_s)s / 2 then o.next_at - %(ahead_s)s / 2 end as new_opens_at
+), buckets_filled as materialized (
+    select b.*, %(short_only)s or %(tiers)s::bigint[] is not null as is_part, s.jobs, s.left_queue, s.tokens as more_tokens, s.largest as new_largest,
+        n.requests_at as new_requests_at, n.tokens_at as new_tokens_at,
+        n.requests_at + (1 - b.requests_burst) / b.requests_rate as requests_next_at,
+        -- Of the first that waits; where nobody does it is null.
+        n.tokens_at + (w.tokens - b.tokens_burst) / b.tokens_rate as tokens_next_at
     from buckets as b
     cross join (select * from paced order by nth desc limit 1) as f
     cross join (
@@ -288,40 +288,66 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
             coalesce(sum(tokens) filter (where state = 'running'), 0) as tokens, coalesce(max(tokens) filter (where state = 'running'), 0) as largest
         from started
     ) as s
+    cross join (
+        select min(tokens) as tokens
+        from ordered
+        where place = (
+            select min(place) from ordered where job_id is not null and place > coalesce((select max(place) from reached), 0)
+        )
+    ) as w
     cross join lateral (select
         coalesce(case b.kind when 0 then f.pool_requests_at else f.account_requests_at end, b.requests_from) as requests_at,
         coalesce(case b.kind when 0 then f.pool_tokens_at else f.account_tokens_at end, b.tokens_from) as tokens_at
     ) as n
-    cross join lateral (
-        -- Of the first that waits; where nobody does it is of no account.
-        select greatest(
-            n.requests_at + (1 - b.requests_burst) / b.requests_rate,
-            n.tokens_at + (w.tokens - b.tokens_burst) / b.tokens_rate
-        ) as next_at
-        from (
-            select min(tokens) as tokens
-            from ordered
-            where place = (
-                select min(place) from ordered where job_id is not null and place > coalesce((select max(place) from reached), 0)
-            )
-        ) as w
-    ) as o
     where (select is_open from gate) and exists (select from pool)
+), buckets_after as materialized (
+    select b.*,
+        -- Others may want less than the one that waits here: in other pools of the account, and in what a part does not see.
+        case when o.next_at > b.clock + %(ahead_s)s / 2 then least(o.next_at - %(ahead_s)s / 2, b.clock + 60) end as new_opens_at,
+        -- Somebody takes it within two seconds of its time, or nobody has a slot for it. Of what models share, a pool whose
+        -- next call has found no room for a while has the next: until then others that need less may pass.
+        case
+            when b.kind = 0 and b.is_part then b.held_until
+            when b.kind = 0 then case when b.tokens_next_at > b.clock + %(ahead_s)s then b.tokens_next_at + 2 end
+            when o.is_next then b.tokens_next_at + 2
+            when b.held_by <> %(pool)s then b.held_until
+        end as new_held_until,
+        case when b.kind = 0 then null when o.is_next then %(pool)s when b.held_by <> %(pool)s then b.held_by end as new_held_by,
+        case
+            when b.kind = 1 then null
+            when b.is_part then b.waits_since
+            when b.jobs = 0 and o.all_tokens_next_at > b.clock + %(ahead_s)s then coalesce(b.waits_since, b.clock)
+        end as new_waits_since
+    from (
+        select *, max(requests_next_at) over () as all_requests_next_at, max(tokens_next_at) over () as all_tokens_next_at,
+            max(waits_since) over () as pool_waits_since
+        from buckets_filled
+    ) as b
+    cross join lateral (select
+        b.all_tokens_next_at,
+        case
+            when b.kind = 1 then b.requests_next_at
+            when b.is_part then b.all_requests_next_at
+            else greatest(b.all_requests_next_at, b.all_tokens_next_at)
+        end as next_at,
+        coalesce(b.tokens_next_at > b.clock + %(ahead_s)s and b.jobs = 0 and b.pool_waits_since < b.clock - 5, false) as is_next
+    ) as o
 ), buckets_written as materialized (
     select *
     from buckets_after
     where left_queue > 0 or blocked_by = 'rate_limit' or requests_left is not null or tokens_left is not null
-        or new_opens_at is distinct from opens_at
+        or new_opens_at is distinct from opens_at or new_held_until is distinct from held_until
+        or new_waits_since is distinct from waits_since
 ), buckets_gone as (
     delete from llmjobs_bucketturn where ctid = any (array(select row from buckets_written))
 ), buckets_new as (
     insert into llmjobs_bucketturn (
-        kind, of_id, turn, requests_at, tokens_at, requests_rate, tokens_rate, moved_at, opens_at, requests, tokens, refusals, lies, queued, running,
+        kind, of_id, turn, requests_at, tokens_at, requests_rate, tokens_rate, moved_at, opens_at, held_until, held_by, waits_since, requests, tokens, refusals, lies, queued, running,
         jitter_s, largest, learned, mean_tokens, error_var, requests_limit, tokens_limit, told_at, rate_factor, factor_at,
         blocked_by, blocked_until, block_s, strikes, downs, struck_at)
     select kind, of_id, turn + 1, new_requests_at,
         -- A bucket that grows to hold a larger call is not emptier for it.
-        new_tokens_at + coalesce(greatest(least(new_largest, 0.1 * tokens_most) - tokens_burst, 0) / tokens_rate, 0), requests_rate, tokens_rate, clock, new_opens_at, requests + jobs, tokens + more_tokens, refusals, lies,
+        new_tokens_at + coalesce(greatest(least(new_largest, 0.1 * tokens_most) - tokens_burst, 0) / tokens_rate, 0), requests_rate, tokens_rate, clock, new_opens_at, new_held_until, new_held_by, new_waits_since, requests + jobs, tokens + more_tokens, refusals, lies,
         queued - left_queue, running + jobs, late_s, greatest(largest_now, new_largest), learned, mean_tokens, error_var,
         requests_limit, tokens_limit, told_at, rate_factor, factor_at,
         case when blocked_by <> 'rate_limit' then blocked_by end,
@@ -333,6 +359,7 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
     select
         (select count(*) from limited where opens_at is not null)::int as closed,
         (select clock from gate) as clock,
+        (select coalesce(room <= 0, false) from gate) as is_account_full,
         (
             select greatest(max(new_opens_at) - max(clock), max(b.blocked_until) - max(clock))
             from (select clock, blocked_until from gate) as b
@@ -344,7 +371,7 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
         exists (select from ordered where is_wall and place <= (select jobs from quota)) as is_cut
     from lanes_seen
 )
-select y.slept, y.closed, y.skipped, y.is_cut, y.clock, y.opens_in_s, y.wake_in_s, s.id, s.public_id, s.state, s.attempt, s.epoch, s.failures, s.endpoint, s.client_id, s.size, s.max_attempts,
+select y.slept, y.closed, y.skipped, y.is_cut, y.clock, y.is_account_full, y.opens_in_s, y.wake_in_s, s.id, s.public_id, s.state, s.attempt, s.epoch, s.failures, s.endpoint, s.client_id, s.size, s.max_attempts,
     s.timeout_s, s.cost as charged, (s.sent_at - y.clock)::float8 as send_in_s, y.clock as claimed_at,
     s.slack_s::float8 as slack_s, ((select jitter_s from gate) + s.slack_s)::float8 as late_max_s,
     (select rpm from gate)::float8 as rpm, (select tokens_most from gate)::float8 as tpm, s.est_input_tokens, s.est_output_tokens,

@@ -86,7 +86,7 @@ pool as materialized (
     cross join lateral (select
         n.now + coalesce(least(greatest(b.requests_at - n.now, 0) * coalesce(b.requests_rate * 60 / f.rpm, 1), 60), 0) as requests_at,
         n.now + greatest(
-            coalesce(least(greatest(b.tokens_at - n.now, 0) * coalesce(b.tokens_rate * 60 / f.tpm, 1), 60) + b.tokens_due * 60 / f.tpm, 0), 0
+            least(greatest(b.tokens_at - n.now, 0) * coalesce(b.tokens_rate * 60 / f.tpm, 1) + coalesce(b.tokens_due * 60 / f.tpm, 0), 60), 0
         ) as tokens_at
     ) as o
     cross join lateral (select
@@ -111,8 +111,8 @@ pool as materialized (
         j.id as job_id, j.lane_order, j.next_order, j.est_cost * w.cost_ratio as cost, j.nth_of_lane > w.asked as is_wall,
         least(
             case g.token_policy
-                when 'max_tokens' then j.est_input_tokens + coalesce(j.max_output_tokens, j.est_output_tokens)
-                else (j.est_input_tokens + j.est_output_tokens) * w.tokens_ratio
+                when 'max_tokens' then j.est_input_tokens::float8 + coalesce(j.max_output_tokens, j.est_output_tokens)
+                else (j.est_input_tokens::float8 + j.est_output_tokens) * w.tokens_ratio
             end,
             g.tokens_most -- what never fits goes when all is free, and the provider says so
         ) as tokens

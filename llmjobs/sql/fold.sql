@@ -76,13 +76,24 @@ with shard as materialized (
     limit {rows}
 ), opening as materialized (
     -- Flows whose client's bucket has room again.
-    select t.flow_id, t.pool_id, t.opens_at
-    from llmjobs_flowturn as t
-    join llmjobs_model as m on m.id = t.pool_id
-    where t.opens_at is not null and m.shard_id = %(shard)s and t.opens_at > (select opened_to from shard)
-        and t.opens_at <= extract(epoch from statement_timestamp())
-    order by t.opens_at
-    limit {rows}
+    select o.flow_id, o.pool_id, o.opens_at
+    from (select extract(epoch from statement_timestamp())::float8 as now) as n
+    cross join lateral (
+        (
+            select t.flow_id, t.pool_id, t.opens_at
+            from llmjobs_flowturn as t
+            -- A bound that lies ahead is of a clock that was set back.
+            where t.opens_at is not null and t.opens_at <= n.now
+                and t.opens_at > (select case when opened_to > n.now then n.now - 10 else opened_to end from shard)
+            order by t.opens_at
+            limit {rows}
+        )
+        union all
+        -- And so is a time that no bucket takes to drain.
+        (select t.flow_id, t.pool_id, n.now from llmjobs_flowturn as t where t.opens_at > n.now + 300 order by t.opens_at limit {rows})
+    ) as o
+    join llmjobs_model as m on m.id = o.pool_id
+    where m.shard_id = %(shard)s
 ), lane_change as materialized (
     select lane_id, sum(queued) as queued, min(head_order) as head_order, min(head_at) as head_at
     from found
@@ -91,13 +102,13 @@ with shard as materialized (
 ), flow_change as materialized (
     select flow_id, sum(running) as running, sum(flow_vt) as vt, sum(learned) as learned,
         sum(learned_estimate) as learned_estimate, sum(learned_cost) as learned_cost, sum(learned_output) as learned_output,
-        sum(learned_tokens) as learned_tokens, sum(learned_est_tokens) as learned_est_tokens, sum(learned_sq_error) as learned_sq_error
+        sum(learned_tokens) as learned_tokens, sum(learned_est_tokens) as learned_est_tokens, sum(learned_sq_error) as learned_sq_error, sum(tokens) as tokens
     from (
         select flow_id, running, flow_vt, learned, learned_estimate, learned_cost, learned_output,
-            learned_tokens, learned_est_tokens, learned_sq_error
+            learned_tokens, learned_est_tokens, learned_sq_error, tokens
         from found
         union all
-        select flow_id, 0, 0, 0, 0, 0, 0, 0, 0, 0 from (select flow_id from due union select flow_id from opening) as d
+        select flow_id, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 from (select flow_id from due union select flow_id from opening) as d
     ) as c
     group by flow_id
 ), tier_change as materialized (
@@ -140,9 +151,11 @@ with shard as materialized (
     cross join lateral (select
         coalesce(c.rpm, k.rpm) as new_rpm,
         coalesce(c.tpm, k.tpm) as new_tpm,
-        -- An edit of the limits opens it: the next claim looks at the bucket by the new ones.
+        -- An edit of the limits opens it, and what was given back: the next claim looks at the bucket as it is then.
         case
             when f.opens_at > extract(epoch from statement_timestamp())
+                and f.opens_at < extract(epoch from statement_timestamp()) + 300 -- later than that: the clock was set back
+                and x.tokens >= 0
                 and f.rpm is not distinct from coalesce(c.rpm, k.rpm) and f.tpm is not distinct from coalesce(c.tpm, k.tpm)
             then f.opens_at
         end as new_opens_at
@@ -339,6 +352,8 @@ with shard as materialized (
         min(s.tokens_limit) filter (where b.kind = 0) as tokens_limit,
         (array_agg(s.requests_left order by s.at desc) filter (where s.requests_left is not null and b.kind = 0))[1] as requests_left,
         (array_agg(s.tokens_left order by s.at desc) filter (where s.tokens_left is not null and b.kind = 0))[1] as tokens_left,
+        max(s.at) filter (where coalesce(s.requests_left, s.tokens_left) is not null) as left_at,
+        max(s.at) filter (where coalesce(s.requests_limit, s.tokens_limit) is not null) as told_at,
         max(s.at) as at,
         (array_agg(s.words order by s.at desc) filter (where s.words <> ''))[1] as words
     from (select pool_id, provider_id, signal from found where signal is not null) as i
@@ -350,12 +365,13 @@ with shard as materialized (
 ), buckets as materialized (
     select b.*, x.more_queued, x.more_running, x.more_due, x.more_learned, x.learned_tokens, x.learned_sq_error, n.now,
         coalesce(s.refusals, 0) as more_refusals, coalesce(s.slow_downs, 0) as slow_downs, coalesce(s.lies, 0) as more_lies,
-        coalesce(s.quota, 0) as quota, coalesce(s.is_unblock, false) as is_unblock, s.wait_until, s.at, s.words,
+        coalesce(s.quota, 0) as quota, coalesce(s.is_unblock, false) as is_unblock, s.wait_until, s.at, s.left_at as new_left_at, s.told_at as new_told_at, s.words,
         s.requests_limit as new_requests_limit, s.tokens_limit as new_tokens_limit, s.requests_left as new_requests_left,
         s.tokens_left as new_tokens_left, coalesce(s.strikes, 0) as more_strikes, coalesce(s.downs, 0) as more_downs,
         j.*,
-        case when j.is_answered then 0 else b.strikes end + coalesce(s.strikes, 0) as new_strikes,
-        case when x.answered_at is not null then 0 else b.downs end + coalesce(s.downs, 0) as new_downs,
+        case when j.is_answered then 0 else b.strikes + coalesce(s.strikes, 0) end as new_strikes,
+        -- Where some were answered, the others did not fail in a row.
+        case when x.answered_at is not null then 0 else b.downs + coalesce(s.downs, 0) end as new_downs,
         -- Whether a refusal counts: of an open breaker only the one of a call that was tried since.
         not j.is_broken or coalesce(s.since > b.struck_at, false) as is_counted
     from counted as x
@@ -408,20 +424,20 @@ with shard as materialized (
     delete from llmjobs_bucketturn where ctid = any (array(select row from buckets_after))
 ), buckets_new as (
     insert into llmjobs_bucketturn (
-        kind, of_id, turn, requests_at, tokens_at, tokens_due, requests_rate, tokens_rate, moved_at, opens_at, requests, tokens, refusals, lies,
+        kind, of_id, turn, requests_at, tokens_at, tokens_due, requests_rate, tokens_rate, moved_at, opens_at, held_until, held_by, waits_since, requests, tokens, refusals, lies,
         queued, running, jitter_s, largest, learned, mean_tokens, error_var, requests_limit, tokens_limit, told_at, requests_left, tokens_left, left_at,
         rate_factor, factor_at, blocked_by, blocked_until, block_s, strikes, downs, struck_at)
     select kind, of_id, turn + 1, requests_at, tokens_at, tokens_due + more_due, requests_rate, tokens_rate, moved_at,
         -- What was given back, or another limit, may open it earlier.
-        case when more_due >= 0 and at is null then opens_at end,
+        case when more_due >= 0 and at is null then opens_at end, held_until, held_by, waits_since,
         requests, tokens + more_due, refusals + more_refusals, lies + more_lies, queued + more_queued, running + more_running,
         jitter_s, largest, least(learned + more_learned, 64),
         case when more_learned > 0 then mean_tokens + (learned_tokens / more_learned - mean_tokens) * more_learned / (learned + more_learned) else mean_tokens end,
         case when more_learned > 0 then error_var + (learned_sq_error / more_learned - error_var) * more_learned / (learned + more_learned) else error_var end,
         coalesce(new_requests_limit, requests_limit), coalesce(new_tokens_limit, tokens_limit),
-        case when coalesce(new_requests_limit, new_tokens_limit) is not null then at else told_at end,
+        coalesce(new_told_at, told_at),
         coalesce(new_requests_left, requests_left), coalesce(new_tokens_left, tokens_left),
-        case when coalesce(new_requests_left, new_tokens_left) is not null then at else left_at end,
+        coalesce(new_left_at, left_at),
         case when f.is_slower then greatest(f.factor / 2, 1 / 64.0) else rate_factor end,
         case when f.is_slower then now else factor_at end,
         new_blocked_by, new_blocked_until, new_block_s,
@@ -430,7 +446,7 @@ with shard as materialized (
     from buckets_after
     cross join lateral (
         -- Many calls are told at once: that is one wish.
-        select least(1, rate_factor * power(2, least((now - factor_at) / %(slow_down_ramp_s)s, 60))) as factor,
+        select least(1, rate_factor * power(2, least(greatest((now - factor_at) / %(slow_down_ramp_s)s, 0), 60))) as factor,
             slow_downs > 0 and now - factor_at >= 5 as is_slower
     ) as f
 ), incidents_opened as (
@@ -438,7 +454,7 @@ with shard as materialized (
     select coalesce(m.provider_id, b.of_id), m.id, b.reason, coalesce(b.words, '')
     from buckets_after as b
     left join llmjobs_model as m on b.kind = 0 and m.id = b.of_id
-    where b.reason is not null and not b.is_broken
+    where b.reason is not null
     on conflict do nothing
 ), incidents_changed as (
     update llmjobs_incident as i

@@ -42,4 +42,10 @@ select t.pool_id
 from llmjobs_flowturn as t
 join llmjobs_model as m on m.id = t.pool_id
 where m.shard_id = %(shard)s and t.opens_at is not null and t.opens_at <= extract(epoch from statement_timestamp())
-    and t.opens_at > (select s.opened_to from llmjobs_shardturn as s where s.shard_id = %(shard)s order by s.turn desc limit 1)
+    and t.opens_at > (
+        select least(s.opened_to, extract(epoch from statement_timestamp()) - 10)
+        from llmjobs_shardturn as s
+        where s.shard_id = %(shard)s
+        order by s.turn desc
+        limit 1
+    )

@@ -7,7 +7,7 @@
 -- pool that nobody uses costs nothing, and its last sample says how it was left.
 -- Index: the primary keys of turns and samples, a probe each a pool.
 with pools as materialized (
-    select m.id, b.requests, b.tokens, b.refusals, b.queued, b.running, b.blocked_by,
+    select m.id, b.requests, b.tokens, b.refusals, b.queued, b.running, coalesce(a.blocked_by, b.blocked_by) as blocked_by,
         least(coalesce(m.rpm, %(default_rpm)s), case when b.is_told then b.requests_limit end)::float8 as rpm,
         least(coalesce(m.tpm, %(default_tpm)s), case when b.is_told then b.tokens_limit end)::float8 as tpm
     from llmjobs_model as m
@@ -18,6 +18,10 @@ with pools as materialized (
         order by turn desc
         limit 1
     ) as b
+    -- A breaker is mostly the account's.
+    cross join lateral (
+        select blocked_by from llmjobs_bucketturn where kind = 1 and of_id = m.provider_id order by turn desc limit 1
+    ) as a
 ), taken as (
     insert into llmjobs_poolsample (pool_id, at, requests, tokens, refusals, queued, running, rpm, tpm, blocked_by)
     select p.id, statement_timestamp(), p.requests, p.tokens, p.refusals, p.queued, p.running, p.rpm, p.tpm, p.blocked_by

@@ -48,13 +48,15 @@ with ended as materialized (
     where a.job_id = m.id and a.number = m.attempt
     returning a.job_id, a.tier_id, a.cost as used, a.output_tokens as said,
         m.outcome = 'completed' and m.cost is not null and m.output_tokens is not null as is_lesson,
-        a.input_tokens + a.output_tokens as tokens, a.reserved, extract(epoch from a.claimed_at)::float8 as claimed_at,
+        a.input_tokens::float8 + a.output_tokens as tokens, a.reserved, extract(epoch from a.claimed_at)::float8 as claimed_at,
         m.outcome in ('completed', 'deterministic') or (m.outcome = 'rejected' and m.provider_status = 429) as is_answered,
         -- Nothing is given back for a call that was sent a window ago: the provider has forgotten it.
         case
-            when m.sent_ago_s is null or m.outcome in ('not_sent', 'rejected', 'provider_refused') then -a.reserved
-            when m.sent_ago_s > 60 or l.token_policy = 'max_tokens' then 0
-            else coalesce(a.input_tokens + a.output_tokens - a.reserved, 0)
+            when m.sent_ago_s is null then -a.reserved
+            when m.sent_ago_s > 60 then 0
+            when m.outcome in ('not_sent', 'rejected', 'provider_refused') then -a.reserved
+            when l.token_policy = 'max_tokens' then 0
+            else coalesce(a.input_tokens::float8 + a.output_tokens - a.reserved, 0)
         end as more_tokens,
         l.token_policy = 'max_tokens' as is_most,
         (a.cost - a.charged) / a.flow_weight as flow_vt, (a.cost - a.charged) / a.tier_weight as tier_vt
@@ -69,9 +71,11 @@ with ended as materialized (
         count(*) filter (where c.is_lesson), coalesce(sum(m.est_cost) filter (where c.is_lesson), 0),
         coalesce(sum(c.used) filter (where c.is_lesson), 0), coalesce(sum(c.said) filter (where c.is_lesson), 0),
         coalesce(sum(c.tokens) filter (where c.is_lesson), 0),
-        coalesce(sum(m.est_input_tokens + m.est_output_tokens) filter (where c.is_lesson), 0),
+        coalesce(sum(m.est_input_tokens::float8 + m.est_output_tokens) filter (where c.is_lesson), 0),
         -- What was reserved at most was no guess, and its error teaches nothing.
-        coalesce(sum(case when c.is_most then 0 else (c.tokens - c.reserved) * (c.tokens - c.reserved) end) filter (where c.is_lesson), 0),
+        -- Nor does one that is beyond all measure.
+        coalesce(sum(case when c.is_most then 0 else power(least(abs(c.tokens - c.reserved), greatest(5 * c.reserved, 1000)), 2) end)
+            filter (where c.is_lesson), 0),
         max(c.claimed_at) filter (where c.is_answered), sum(c.more_tokens)
     from moved as m
     join closed as c on c.job_id = m.id

@@ -205,6 +205,13 @@ def test_a_tier_s_limits_are_its_client_s(model):
     assert_error(api.submit(when_limited="reject"), 429, "rate_limit_exceeded")
 
 
+def test_a_job_larger_than_the_whole_limit_goes_where_nothing_is_used(model):
+    """As for a claim: it goes once all is free. Retry-After would be a lie for ever."""
+    _, api = limited(tpm=10)
+    assert api.submit(when_limited="reject").status_code == 202
+    assert_error(api.submit(when_limited="reject"), 429, "rate_limit_exceeded")
+
+
 def test_a_delayed_job_is_not_asked_about_now(model):
     _, api = limited(rpm=1)
     for _ in range(2):
@@ -221,7 +228,9 @@ def test_room_that_is_taken_at_the_commit_is_answered_the_same(model, monkeypatc
         response = api.submit(headers=headers, when_limited="reject")
         assert assert_error(response, 429, "rate_limit_exceeded")["type"] == "requests"
         assert 20 <= int(response["Retry-After"]) <= 30
-    Client.objects.filter(pk=client.pk).update(rpm=100, tpm=1)
+    Client.objects.filter(pk=client.pk).update(rpm=100)
+    BucketTurn.objects.filter(kind=2, of_id=client.pk).delete()
+    fill(client, tokens_s=90)
     response = api.submit(when_limited="reject")
     assert assert_error(response, 429, "rate_limit_exceeded")["type"] == "tokens"
     assert not Job.objects.exists()

@@ -324,3 +324,14 @@ def test_an_operator_can_lift_a_rate_limit(hand: Hand, pool: Model) -> None:
     assert hand.claim(pool, 5) == []
     queue.unblock([pool.pk])
     assert len(hand.claim(pool, 5)) == 5
+
+
+def test_a_few_failures_among_many_answers_open_nothing(hand: Hand) -> None:
+    pool = make_model()
+    submit(make_client(tier="enterprise"), pool, 200)
+    jobs = hand.claim(pool, 200)
+    hand.settle(*jobs[:190], input_tokens=1, output_tokens=1, cost=2.0, sent_ago_s=1.0)
+    for job in jobs[190:]:
+        say(hand, job, down=1)
+    hand.fold()
+    assert account(pool).blocked_by is None

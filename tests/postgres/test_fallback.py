@@ -11,7 +11,7 @@ from django.http import QueryDict
 
 from llmjobs import fallback as moving
 from llmjobs import queue
-from llmjobs.admin.job_search import ModelFilter
+from llmjobs.admin.job_search import AskedModelFilter
 from llmjobs.api.listing import page, parse
 from llmjobs.events import WORK_CHANNEL
 from llmjobs.leases import Claimed
@@ -519,7 +519,7 @@ def test_a_job_is_shown_and_found_by_the_model_that_was_asked_for(hand, client, 
     for name, job in (("model", moved), ("fallback", own)):
         listed, _ = page(Job.objects.all(), parse(QueryDict(f"model={name}"), clients=False))
         assert listed == [job]
-        assert list(ModelFilter.matching(None, Job.objects.all(), name)) == [job]
+        assert list(AskedModelFilter.matching(None, Job.objects.all(), name)) == [job]
 
 
 @pytest.mark.parametrize("statistics", ["stale", "fresh"])

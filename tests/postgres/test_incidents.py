@@ -88,7 +88,10 @@ def tell(hand: Any, teller: Teller | None = None) -> int:
 
 
 def opened(**fields: Any) -> Incident:
-    defaults = {"provider": make_provider(), "reason": "provider_quota", "words": "You exceeded your\ncurrent quota."}
+    provider = fields.pop("provider", None) or make_provider()
+    if not provider.models.exists():
+        make_model(provider=provider)  # without one it would be over
+    defaults = {"provider": provider, "reason": "provider_quota", "words": "You exceeded your\ncurrent quota."}
     return Incident.objects.create(**{**defaults, **fields})
 
 
@@ -264,7 +267,6 @@ def test_who_tells_waits_for_nobody(hand, receiver):
 
 def test_every_worker_tells_and_takes_samples(hand, receiver):
     opened()
-    make_model()
     hand.run(_duties())
     assert len(receiver.calls) == 1
 

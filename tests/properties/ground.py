@@ -168,7 +168,11 @@ def let_pass(seconds: float) -> None:
                 [seconds],
             )
         for table, columns in (
-            ("bucketturn", "requests_at tokens_at moved_at opens_at told_at left_at factor_at blocked_until struck_at"),
+            (
+                "bucketturn",
+                "requests_at tokens_at moved_at opens_at told_at left_at factor_at blocked_until struck_at "
+                "held_until waits_since",
+            ),
             ("flowturn", "opens_at"),
             ("shardturn", "opened_to"),
         ):

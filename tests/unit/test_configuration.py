@@ -8,6 +8,8 @@ import pytest
 from llmjobs.configuration.reading import Unreadable, parsed
 from llmjobs.configuration.tables import TABLES, expected, shown
 
+A_PRICE = "expected a number from 0 to 999,999.999999, with at most 6 decimals"
+
 
 def problems(text: str) -> list[str]:
     return parsed(text.encode()).problems
@@ -79,36 +81,49 @@ def test_all_problems_are_listed_at_once_by_their_paths():
     keys = ", ".join(TABLES["model"].keys)
     assert problems(text) == [
         "tiers: expected one of the tables tier, provider, model, client; did you mean tier?",
-        'model[2].rpm: expected a whole number from 1, got "fast"',
+        'model[2].rpm: expected a whole number from 1 to 2,147,483,647, got "fast"',
         f"model[2].tmp: expected one of the keys {keys}; did you mean tpm?",
         'model[2].window: expected one of minute, second, got "hour"',
         "model[3].name: expected each name once, got 'a' as in model[1]",
         "client[1].name: expected a name, got none",
-        "client[1].monthly_budget_usd: expected a number from 0, with at most 2 decimals, got 1.005",
+        "client[1].monthly_budget_usd: expected a number from 0 to 9,999,999,999.99, with at most 2 decimals, "
+        "got 1.005",
     ]
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("rpm = 0", "rpm: expected a whole number from 1, got 0"),
-        ("rpm = true", "rpm: expected a whole number from 1, got true"),
-        ("rpm = 1.0", "rpm: expected a whole number from 1, got 1.0"),
-        ("rpm = 2147483648", "rpm: expected a whole number from 1, got 2147483648"),
-        ("max_running = -1", "max_running: expected a whole number from 0, got -1"),
-        ("rpm = [1]", "rpm: expected a whole number from 1, got [1]"),
+        ("rpm = 0", "rpm: expected a whole number from 1 to 2,147,483,647, got 0"),
+        ("rpm = true", "rpm: expected a whole number from 1 to 2,147,483,647, got true"),
+        ("rpm = 1.0", "rpm: expected a whole number from 1 to 2,147,483,647, got 1.0"),
+        ("rpm = 2147483648", "rpm: expected a whole number from 1 to 2,147,483,647, got 2147483648"),
+        ("max_running = -1", "max_running: expected a whole number from 0 to 2,147,483,647, got -1"),
+        ("rpm = [1]", "rpm: expected a whole number from 1 to 2,147,483,647, got [1]"),
         ("is_paused = 1", "is_paused: expected true or false, got 1"),
         ("provider = 1", "provider: expected the name of a provider, got 1"),
         ("token_policy = []", "token_policy: expected one of portfolio, expected, max_tokens, got []"),
-        ("input_usd_per_mtok = nan", "input_usd_per_mtok: expected a number from 0, with at most 6 decimals, got NaN"),
-        ("input_usd_per_mtok = inf", "input_usd_per_mtok: expected a number from 0, with at most 6 decimals, got Inf"),
-        ("input_usd_per_mtok = -0.1", "input_usd_per_mtok: expected a number from 0, with at most 6 decimals"),
-        ("input_usd_per_mtok = 1e-7", "input_usd_per_mtok: expected a number from 0, with at most 6 decimals"),
+        (
+            "input_usd_per_mtok = nan",
+            "input_usd_per_mtok: expected a number from 0 to 999,999.999999, with at most 6 decimals, got NaN",
+        ),
+        (
+            "input_usd_per_mtok = inf",
+            "input_usd_per_mtok: expected a number from 0 to 999,999.999999, with at most 6 decimals, got Inf",
+        ),
+        (
+            "input_usd_per_mtok = -0.1",
+            "input_usd_per_mtok: expected a number from 0 to 999,999.999999, with at most 6 decimals",
+        ),
+        (
+            "input_usd_per_mtok = 1e-7",
+            "input_usd_per_mtok: expected a number from 0 to 999,999.999999, with at most 6 decimals",
+        ),
         ("input_usd_per_mtok = 1e9999999999999999999999", "input_usd_per_mtok: expected a number from 0"),
         ("input_usd_per_mtok = 1e999999", "input_usd_per_mtok: expected a number from 0"),
         (r'upstream_name = "a\u0000"', r'upstream_name: expected a text, got "a\u0000"'),
         (r'provider = "a\u0000"', r'provider: expected the name of a provider, got "a\u0000"'),
-        ("rpm = 2026-01-01", "rpm: expected a whole number from 1, got 2026-01-01"),
+        ("rpm = 2026-01-01", "rpm: expected a whole number from 1 to 2,147,483,647, got 2026-01-01"),
         (f'upstream_name = "{"x" * 200}"', "upstream_name: Ensure this value has at most 128 characters"),
     ],
 )
@@ -125,6 +140,14 @@ def test_a_weight_has_bounds(line):
 @pytest.mark.parametrize("weight", [0.001, 1_000_000, 2.5])
 def test_the_bounds_of_a_weight_are_within_them(weight):
     assert values(f'[[tier]]\nname = "a"\nweight = {weight}') == {"weight": weight}
+
+
+def test_money_may_be_as_much_as_its_column_holds():
+    said = '[[client]]\nname = "a"\ntier = "pro"\nmonthly_budget_usd = '
+    assert values(f"{said}9999999999.99")["monthly_budget_usd"] == Decimal("9999999999.99")
+    [problem] = problems(f"{said}10000000000")
+    told = "expected a number from 0 to 9,999,999,999.99, with at most 2 decimals, got 10000000000"
+    assert problem == f"client[1].monthly_budget_usd: {told}"
 
 
 @pytest.mark.parametrize("said", ['"urgent"', "2", "true", '""', "1.0"])

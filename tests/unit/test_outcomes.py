@@ -103,15 +103,19 @@ def test_the_last_failure_is_the_end():
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "state"),
-    [
-        (Kind.NOT_SENT, None, State.SCHEDULED),
-        (Kind.REJECTED, 429, State.QUEUED),
-        (Kind.PROVIDER_REFUSED, 401, State.QUEUED),
-    ],
+    ("kind", "status"), [(Kind.NOT_SENT, None), (Kind.REJECTED, 429), (Kind.PROVIDER_REFUSED, 401)]
 )
-def test_what_is_no_failure_never_uses_up_the_attempts(kind, status, state):
-    assert followed_by(kind, Bounds(900, 2, 3, 3600), status=status).state is state
+def test_what_is_no_failure_never_uses_up_the_attempts(kind, status):
+    assert followed_by(kind, Bounds(900, 2, 3, 3600), status=status).state is State.SCHEDULED
+
+
+@pytest.mark.parametrize(("kind", "status"), [(Kind.REJECTED, 429), (Kind.PROVIDER_REFUSED, 403)])
+def test_a_job_that_is_refused_again_and_again_lets_others_pass(kind, status):
+    """It may be the only one: of a few tries it keeps its place, and then waits longer each time."""
+    states = [followed_by(kind, Bounds(attempt, 0, 3, 3600), status=status).state for attempt in range(1, 6)]
+    assert states == [State.QUEUED] * 3 + [State.SCHEDULED] * 2
+    failed_too = followed_by(kind, Bounds(7, 4, 9, 3600), status=status)
+    assert failed_too.state is State.QUEUED, "what failed otherwise does not count"
 
 
 @pytest.mark.parametrize("kind", [Kind.NOT_SENT, Kind.REJECTED, Kind.PROVIDER_REFUSED, Kind.UNKNOWN])
@@ -120,9 +124,13 @@ def test_every_job_ends_when_its_time_for_retries_is_over(kind):
 
 
 def test_a_retry_that_would_come_after_that_time_is_not_waited_for():
-    for status, state in ((429, State.QUEUED), (503, State.SCHEDULED)):
-        assert followed_by(Kind.REJECTED, Bounds(1, 0, 3, 100), status=status, retry_after_s=99).state is state
-        assert followed_by(Kind.REJECTED, Bounds(1, 0, 3, 100), status=status, retry_after_s=101).state is State.DEAD
+    assert followed_by(Kind.REJECTED, Bounds(1, 0, 3, 100), status=503, retry_after_s=99).state is State.SCHEDULED
+    assert followed_by(Kind.REJECTED, Bounds(1, 0, 3, 100), status=503, retry_after_s=101).state is State.DEAD
+
+
+def test_what_waits_in_its_queue_does_not_wait_by_itself():
+    """A limit that ends tomorrow may be lifted today, or a fallback takes the job."""
+    assert followed_by(Kind.REJECTED, Bounds(1, 0, 3, 100), status=429, retry_after_s=86_400).state is State.QUEUED
 
 
 def test_retry_after_is_obeyed_where_it_is_longer_than_the_backoff():

@@ -265,6 +265,13 @@ def test_an_error_status_is_told_with_code_words_and_request_id():
     assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (0, 0), "a refused call costs nothing"
 
 
+def test_a_request_larger_than_the_whole_limit_is_not_repeated():
+    message = "Request too large for gpt on tokens per min (TPM): Limit 10, Requested 20. The tokens must be reduced."
+    error = {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}}
+    outcome = answered(json_answer(error, 429, "x-should-retry: false\r\n"))
+    assert outcome.kind is Kind.DETERMINISTIC
+
+
 def test_limits_are_told_as_soon_as_the_head_of_an_answer_is_there():
     """Once, before the stream's first text, which may be minutes away."""
     told = []
