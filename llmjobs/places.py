@@ -43,6 +43,7 @@ class Starts:
     until: float = 0.0
     is_cut: bool = False
     places: dict[int, int] = field(default_factory=dict)  # by job
+    own_ahead: dict[int, int] = field(default_factory=dict)  # by job, those of its client before it
     of_client: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # how many of them
     weights: dict[int, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))  # by tier, by client
     tier_weights: dict[int, float] = field(default_factory=dict)
@@ -116,6 +117,7 @@ def _ask(pool_id: int) -> Starts:
         if job_id is None:
             break
         found.places[job_id] = place
+        found.own_ahead[job_id] = found.of_client[client_id]
         found.of_client[client_id] += 1
         found.weights[tier_id][client_id] = weight
         found.tier_weights[tier_id] = tier_weight
@@ -139,7 +141,23 @@ def _place(row: dict[str, Any], starts: Starts) -> Place:
         "model_concurrency": row["is_model_full"],
     }
     blocked_by = next((reason for reason, holds in reasons.items() if holds), None)
-    is_moving = blocked_by is None or blocked_by in PASSING
-    starts_per_s = row["starts_per_s"]
-    eta_s = round((position + 1) / starts_per_s, 1) if starts_per_s and is_moving else None
+    eta_s = None
+    if row["starts_per_s"] and (blocked_by is None or blocked_by in PASSING):
+        own_ahead = starts.own_ahead.get(row["id"], row["own_ahead"])
+        eta_s = round(max(_pool_s(row, position), _client_s(row, own_ahead)), 1)
     return Place(position, eta_s, blocked_by)
+
+
+def _pool_s(row: dict[str, Any], position: int) -> float:
+    """Until its turn comes, by the pace of the pool."""
+    starts_per_s: float = row["starts_per_s"]
+    return max((position + 1) / starts_per_s, row["opens_in_s"] + position / starts_per_s)
+
+
+def _client_s(row: dict[str, Any], own_ahead: int) -> float:
+    """Until its client's own limits have room for it, where those of its jobs that come before are like it."""
+    wait_s = 0.0
+    for held, amount, limit in ((row["own_requests"], 1, row["rpm"]), (row["own_tokens"], row["tokens"], row["tpm"])):
+        if limit:
+            wait_s = max(wait_s, ((held or 0.0) + (own_ahead + 1) * amount - limit) * 60 / limit)
+    return wait_s

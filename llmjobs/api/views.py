@@ -20,9 +20,9 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from llmjobs import queue, representation, stats, submissions
+from llmjobs import limit_headers, queue, representation, stats, submissions
 from llmjobs.access import Caller
-from llmjobs.api import limit_headers, listing
+from llmjobs.api import listing
 from llmjobs.api.authentication import ApiKeyAuthentication, HasScope, SessionAuthentication
 from llmjobs.api.errors import exception_handler
 from llmjobs.api.incoming import parameters, read_json_object

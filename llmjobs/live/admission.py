@@ -79,19 +79,33 @@ def site_of(request: HttpRequest) -> str:
 
 async def admit(request: HttpRequest, key: str | None) -> Caller:
     """The key's owner, or without one the session's user. Raises Refused, django.db.Error."""
-    return await in_thread(_admit, request, key)
+    return await in_thread(caller_of, request, key)
 
 
 async def admit_to_job(request: HttpRequest, key: str | None, public_id: str) -> FollowedJob:
     """Raises Refused, django.db.Error."""
-    return await in_thread(_admit_to_job, request, key, public_id)
+    return await in_thread(lambda: job_of(caller_of(request, key), public_id))
 
 
-def _admit(request: HttpRequest, key: str | None) -> Caller:
+# These two ask the database: in a thread.
+
+
+def caller_of(request: HttpRequest, key: str | None) -> Caller:
     caller = _caller(key, request.user)
     if not caller.can(Scope.READ):
         raise Refused(403, "insufficient_scope", f"This needs the scope {str(Scope.READ)!r}.")
     return caller
+
+
+def job_of(caller: Caller, public_id: str) -> FollowedJob:
+    try:
+        jobs = caller.jobs().filter(public_id=UUID(public_id))
+    except ValueError:
+        raise _no_such_job() from None
+    job = jobs.only("id", "public_id", "client_id", "epoch", "state").first()
+    if job is None:
+        raise _no_such_job()
+    return FollowedJob(job.pk, str(job.public_id), job.client_id, job.epoch, job.is_terminal)
 
 
 def _caller(key: str | None, user: AbstractBaseUser | AnonymousUser) -> Caller:
@@ -103,18 +117,6 @@ def _caller(key: str | None, user: AbstractBaseUser | AnonymousUser) -> Caller:
     if user.is_authenticated:
         return Caller.from_user(user)  # type: ignore[arg-type]
     raise Refused(401, "invalid_api_key", "Expected an API key, or the session of a user who is logged in.")
-
-
-def _admit_to_job(request: HttpRequest, key: str | None, public_id: str) -> FollowedJob:
-    caller = _admit(request, key)
-    try:
-        jobs = caller.jobs().filter(public_id=UUID(public_id))
-    except ValueError:
-        raise _no_such_job() from None
-    job = jobs.only("id", "public_id", "client_id", "epoch", "state").first()
-    if job is None:
-        raise _no_such_job()
-    return FollowedJob(job.pk, str(job.public_id), job.client_id, job.epoch, job.is_terminal)
 
 
 def _no_such_job() -> Refused:

@@ -20,6 +20,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
+from llmjobs import limit_headers
+from llmjobs.access import Caller
 from llmjobs.conf import conf
 from llmjobs.live import admission
 from llmjobs.live.admission import Refused
@@ -27,7 +29,7 @@ from llmjobs.live.following import Batch, follow_feed, follow_job
 from llmjobs.live.hub import current_hub
 from llmjobs.live.reading import DATABASE_ERRORS
 from llmjobs.live.rendering import KEEP_ALIVE
-from llmjobs.live.threads import release_request_thread
+from llmjobs.live.threads import in_thread, release_request_thread
 from llmjobs.live.viewers import ViewerDropped
 from llmjobs.live.watches import TooManyViewers
 from llmjobs.representation import error_body
@@ -40,46 +42,63 @@ RETRY_AFTER_S = {429: "5", 503: "2"}
 
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 Blocks = AsyncGenerator[bytes, None]
+Limits = dict[str, str]  # `x-ratelimit-*`: none until it is known who asks
 
 
 def _stream(view: Callable[..., Awaitable[Blocks]]) -> View:
-    """A view out of a coroutine that gives the blocks of its stream, the first of them at once."""
+    """A view out of a coroutine that gives the blocks of its stream, the first of them at once, and fills in the
+    caller's limits.
+    """
 
     @csrf_exempt  # nothing but GET is answered, and that changes nothing
     @wraps(view)
     async def answer(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponseBase:
-        try:
-            if request.method not in ("GET", "HEAD"):
-                raise Refused(405, "method_not_allowed", f"Method {request.method} is not allowed here.")
-            blocks = await view(request, *args, **kwargs)
-            return await _begun(blocks, is_head=request.method == "HEAD")
-        except Refused as refused:
-            return _error(refused)
-        except TooManyViewers as error:
-            return _error(Refused(429, "too_many_viewers", str(error)))
-        except ViewerDropped as error:
-            return _error(Refused(503, "unavailable", f"Not just now: {error}."))
-        except DATABASE_ERRORS as error:
-            logger.warning("event=stream_not_begun error=%r", str(error).strip())
-            return _error(Refused(503, "database_unavailable", "The database can't be reached just now."))
+        limits: Limits = {}
+        response = await _answer(request, lambda: view(request, limits, *args, **kwargs))
+        for header, value in limits.items():
+            response[header] = value
+        return response
 
     return answer
 
 
+async def _answer(request: HttpRequest, begin: Callable[[], Awaitable[Blocks]]) -> HttpResponseBase:
+    try:
+        if request.method not in ("GET", "HEAD"):
+            raise Refused(405, "method_not_allowed", f"Method {request.method} is not allowed here.")
+        return await _begun(await begin(), is_head=request.method == "HEAD")
+    except Refused as refused:
+        return _error(refused)
+    except TooManyViewers as error:
+        return _error(Refused(429, "too_many_viewers", str(error)))
+    except ViewerDropped as error:
+        return _error(Refused(503, "unavailable", f"Not just now: {error}."))
+    except DATABASE_ERRORS as error:
+        logger.warning("event=stream_not_begun error=%r", str(error).strip())
+        return _error(Refused(503, "database_unavailable", "The database can't be reached just now."))
+
+
 @_stream
-async def job_events(request: HttpRequest, job_id: str) -> Blocks:
+async def job_events(request: HttpRequest, limits: Limits, job_id: str) -> Blocks:
     after = admission.after_of(request)
-    job = await admission.admit_to_job(request, admission.key_in_header(request), job_id)
+    job = await in_thread(lambda: admission.job_of(_admitted(request, limits), job_id))
     batches = follow_job(current_hub(), job, after=after, idle_s=conf.sse_keepalive_s)
     return _job_blocks(batches, admission.site_of(request))
 
 
 @_stream
-async def feed_events(request: HttpRequest) -> Blocks:
+async def feed_events(request: HttpRequest, limits: Limits) -> Blocks:
     since_ms = admission.since_of(request)
-    caller = await admission.admit(request, admission.key_in_header(request))
+    caller = await in_thread(_admitted, request, limits)
     batches = follow_feed(current_hub(), caller.client_ids, since_ms=since_ms, idle_s=conf.sse_keepalive_s)
     return _feed_blocks(batches, admission.site_of(request))
+
+
+def _admitted(request: HttpRequest, limits: Limits) -> Caller:
+    caller = admission.caller_of(request, admission.key_in_header(request))
+    if caller.client is not None:
+        limits.update(limit_headers.of(caller.client))
+    return caller
 
 
 async def _job_blocks(batches: AsyncGenerator[Batch, None], site: str) -> Blocks:

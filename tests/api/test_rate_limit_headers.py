@@ -8,8 +8,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from llmjobs import limits, queue
-from llmjobs.api import limit_headers
+from llmjobs import limit_headers, limits, queue
 from llmjobs.errors import RateLimitExceeded
 from llmjobs.models import BucketKind, BucketTurn, Client, Job
 from tests.api.conftest import Api, assert_error

@@ -39,6 +39,17 @@ async def test_a_stream_shows_the_log_from_the_first_event_to_the_job(job, key):
     assert texts(seen) == "Hello, Wörld\n\n\u2028!"
 
 
+@pytest.mark.parametrize("path", ["/api/jobs/{}/events", "/api/events", "/api/jobs/none/events"])
+async def test_a_stream_and_its_refusal_tell_what_is_left_of_the_client_s_limits(path, acme, job, key):
+    await in_thread(lambda: type(acme).objects.update(rpm=30))
+    async with Stream(path.format(job.public_id), key) as stream:
+        assert stream.status == (404 if "none" in path else 200)
+        told = {name: value for name, value in stream.headers.items() if name.startswith("x-ratelimit")}
+    assert told == {
+        "x-ratelimit-limit-requests": "30", "x-ratelimit-remaining-requests": "30", "x-ratelimit-reset-requests": "0s",
+    }  # fmt: skip
+
+
 async def test_done_is_the_job_as_get_shows_it(job, key):
     async with speaking(job) as [speaker]:
         await speaker.end(text="the whole")

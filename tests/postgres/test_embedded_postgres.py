@@ -25,8 +25,9 @@ from tests.helpers import eventually
 CHECKOUT = Path(settings.BASE_DIR)
 
 USER_OF_THE_SERVER = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 from project.embedded_postgres import ensure_running
 url = ensure_running(Path(sys.argv[1]), throwaway="throwaway" in sys.argv)
 if "fork" in sys.argv:

@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from llmjobs import places as places_module
-from llmjobs.models import BucketKind, BucketTurn, Client, FlowTurn, Job, Model, Provider, Worker
+from llmjobs.models import BucketKind, BucketTurn, Client, FlowTurn, Job, LaneTurn, Model, Provider, Worker
 from llmjobs.places import Starts, places
 from llmjobs.sql import load
 from tests.factories import make_client, make_model, make_worker
@@ -46,6 +46,52 @@ def test_an_eta_is_the_position_by_what_the_pool_starts(hand, client, pool):
     last = Job.objects.order_by("-id")[0]
     place = places([last])[last.id]
     assert place.position == 9 and place.eta_s == pytest.approx(1, abs=1), "ten started within the last second"
+
+
+@pytest.mark.parametrize("kind", [BucketKind.POOL, BucketKind.ACCOUNT])
+@pytest.mark.parametrize("limit", ["requests", "tokens"])
+def test_an_eta_is_no_sooner_than_the_limits_let_jobs_start(hand, client, pool, kind, limit):
+    """Two a minute, however short the calls are."""
+    submit(client, pool, 8)
+    hand.claim(pool, 3)
+    waiting = list(Job.objects.filter(state="queued").order_by("id"))
+    assert max(place.eta_s for place in places(waiting).values()) < 10
+    bucket(BucketKind.POOL, pool.pk, mean_tokens=600)
+    rates = {"requests_rate": 1 / 30} if limit == "requests" else {"tokens_rate": 20, "mean_tokens": 600}
+    bucket(kind, pool.pk if kind == BucketKind.POOL else pool.provider_id, **rates)
+    found = places(waiting)
+    assert [found[job.id].eta_s for job in waiting] == pytest.approx([30, 60, 90, 120, 150])
+
+
+@pytest.mark.parametrize("kind", [BucketKind.POOL, BucketKind.ACCOUNT])
+@pytest.mark.parametrize("block", ["opens_at", "blocked_until"])
+def test_an_eta_is_not_before_its_pool_opens(hand, client, pool, kind, block):
+    submit(client, pool, 8)
+    hand.claim(pool, 6)
+    waiting = list(Job.objects.filter(state="queued").order_by("id"))
+    turn = {block: time.time() + 100, "blocked_by": "rate_limit" if block == "blocked_until" else None}
+    bucket(kind, pool.pk if kind == BucketKind.POOL else pool.provider_id, **turn)
+    found = places(waiting)
+    first, second = (found[job.id].eta_s for job in waiting)
+    assert 90 <= first <= second <= 101 and (found[waiting[0].id].blocked_by == "rate_limit")
+
+
+@pytest.mark.parametrize("limit", ["rpm", "tpm"])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_an_eta_is_not_before_the_client_s_own_limit_has_room(hand, client, pool, limit, is_open):
+    """Six jobs a minute and a full bucket: one each ten seconds, whatever the pool could start."""
+    submit(client, pool, 6)
+    hand.claim(pool, 3)
+    waiting = list(Job.objects.filter(state="queued").order_by("id"))
+    tokens = waiting[0].est_input_tokens + waiting[0].est_output_tokens
+    type(client).objects.update(**{limit: 6 if limit == "rpm" else 6 * tokens})
+    if not is_open:
+        FlowTurn.objects.update(opens_at=LATER, is_open=False)
+        LaneTurn.objects.update(is_ready=False)
+    full = time.time() + 60
+    bucket(BucketKind.CLIENT, client.pk, **({"requests_at": full} if limit == "rpm" else {"tokens_at": full}))
+    found = places(waiting)
+    assert [found[job.id].eta_s for job in waiting] == pytest.approx([10, 20, 30], abs=3)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +292,7 @@ def test_buckets_are_looked_at_by_key_however_many_there_are(hand, client, pool)
         params = {"ids": [job.id], "unplaced": [], "lease_s": 12.0}
         cursor.execute("explain " + load("places", most=1000), params)
         plan = "\n".join(line for [line] in cursor.fetchall())
-    assert plan.count("llmjobs_bucketturn_pkey") == 2, plan
+    assert plan.count("llmjobs_bucketturn_pkey") == 3, plan
     assert "Seq Scan on llmjobs_bucketturn" not in plan
 
 

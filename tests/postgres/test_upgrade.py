@@ -1,4 +1,4 @@
-"""Limits come to a site that has jobs: buckets begin with what runs and waits there, and with what is not folded yet."""
+"""Limits come to a site that has jobs: buckets begin with what runs and waits there, folded or not."""
 
 from typing import Any
 
