@@ -50,6 +50,12 @@ def priority(job: Job) -> str:
     return f"{Priority(job.priority).word}, {Size(job.size).word}"
 
 
+@display(description="model")
+def asked_model(job: Job) -> str:
+    """What was asked for, and who serves it, if that is another."""
+    return f"{job.home}, served by {job.pool}" if job.home else str(job.pool)
+
+
 @display(description="attempts")
 def attempts(job: Job) -> str:
     return f"{job.attempt}, {job.failures} failed" if job.failures else str(job.attempt)
@@ -181,7 +187,8 @@ def public_id(job: Job) -> SafeString:
 
 @display(description="model")
 def model(job: Job) -> SafeString:
-    return format_html("{} at {}", link_to(job.pool), link_to(job.pool.provider))
+    served = format_html("{} at {}", link_to(job.pool), link_to(job.pool.provider))
+    return format_html("{}, served by {}", link_to(job.home), served) if job.home else served
 
 
 @display(description="end user")

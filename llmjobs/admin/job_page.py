@@ -84,7 +84,7 @@ def find(jobs: QuerySet[Job], job_id: str) -> Job | None:
         jobs = jobs.filter(pk=number)
     else:
         return None
-    return jobs.select_related("client", "tier", "pool__provider").first()
+    return jobs.select_related("client", "tier", "pool__provider", "home").first()
 
 
 def load(job: Job, *, with_content: bool) -> JobDetails:

@@ -116,6 +116,11 @@ class AskedModelFilter(ModelFilter):
         return queryset.filter(Q(home=row) | Q(home=None, pool=row)) if row else queryset.none()
 
 
+class ServedByFilter(ModelFilter):
+    title = "served by"
+    parameters = ("served_by",)
+
+
 class ErrorFilter(TextFilter):
     title = "error code"
     parameters = ("error",)
@@ -188,6 +193,6 @@ def least_id(at: datetime, shift: timedelta) -> UUID:
 
 
 JOB_FILTERS = (
-    StatusFilter, TierFilter, ClientFilter, AskedModelFilter, PriorityFilter, SizeFilter, ErrorFilter, WorkerFilter,
-    CreatedFilter,
+    StatusFilter, TierFilter, ClientFilter, AskedModelFilter, ServedByFilter, PriorityFilter, SizeFilter, ErrorFilter,
+    WorkerFilter, CreatedFilter,
 )  # fmt: skip

@@ -33,7 +33,7 @@ FIELDSETS = (
 @admin.register(Job)
 class JobPage(ViewOnlyPage):
     list_display = (
-        c.short_id, c.status, "client", "tier", "pool", c.priority, c.attempts,
+        c.short_id, c.status, "client", "tier", c.asked_model, c.priority, c.attempts,
         c.created, c.waited, c.ran, c.tokens, c.cost, c.error,
     )  # fmt: skip
     list_filter = job_search.JOB_FILTERS
@@ -44,9 +44,8 @@ class JobPage(ViewOnlyPage):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         result = Prefetch("result", queryset=JobResult.objects.only(*c.RESULT_COLUMNS))
-        return (
-            with_clock(super().get_queryset(request)).select_related("client", "tier", "pool").prefetch_related(result)
-        )
+        jobs = with_clock(super().get_queryset(request)).select_related("client", "tier", "pool", "home")
+        return jobs.prefetch_related(result)
 
     def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> Any:
         return FIELDSETS

@@ -131,7 +131,7 @@ class FlowPage(ViewOnlyPage):
         return ("pool", "client", virtual_time, running, is_open, opens, mean_cost, learned, tokens)
 
     def links(self, obj: Flow) -> list[tuple[str, str]]:
-        jobs = urlencode({"client": obj.client.name, "model": obj.pool.name})
+        jobs = urlencode({"client": obj.client.name, "served_by": obj.pool.name})
         return [(f"{reverse('admin:llmjobs_job_changelist')}?{jobs}", "Jobs")]
 
 
@@ -208,7 +208,7 @@ class LanePage(ViewOnlyPage):
     def links(self, obj: Lane) -> list[tuple[str, str]]:
         jobs = urlencode(
             {
-                "client": obj.flow.client.name, "model": obj.flow.pool.name, "status": "queued",
+                "client": obj.flow.client.name, "served_by": obj.flow.pool.name, "status": "queued",
                 "priority": Priority(obj.priority).word, "size": Size(obj.size).word,
             }
         )  # fmt: skip

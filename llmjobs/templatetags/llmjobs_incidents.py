@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import template
+from django.utils import timezone
 
 from llmjobs.incidents import REASONS
 from llmjobs.models import Incident
@@ -20,6 +21,7 @@ def open_incidents(context: dict[str, Any]) -> dict[str, Any]:
     found = Incident.objects.filter(closed_at=None).select_related("provider", "pool").order_by("-opened_at")
     incidents = list(found[: SHOWN_MAX + 1])
     return {
+        "today": timezone.localdate(),
         "incidents": [(incident, REASONS.get(incident.reason, incident.reason)) for incident in incidents[:SHOWN_MAX]],
         "are_more": len(incidents) > SHOWN_MAX,
         "may_view": user.has_perm("llmjobs.view_incident"),

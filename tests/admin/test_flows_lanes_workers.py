@@ -34,6 +34,15 @@ def test_a_flows_page_shows_its_tier_its_lanes_and_what_is_not_folded(browser: B
     assert page_url(rows["Lane"]) in page
 
 
+def test_a_flow_and_a_lane_lead_to_the_jobs_that_they_hold_whatever_was_asked_for(browser: Browser) -> None:
+    moved = make_job(model=make_model("eu"), home=make_model("gpt"))
+    flow = Flow.objects.create(pool=moved.pool, client=moved.client)
+    lane = Lane.objects.create(flow=flow, priority=moved.priority, size=moved.size)
+    for row in (flow, lane):
+        [(url, _)] = browser.get(page_url(row)).context["links"]
+        assert [job.pk for job in browser.get(url).context["cl"].result_list] == [moved.pk]
+
+
 def test_a_flow_without_a_turn_can_be_read(browser: Browser) -> None:
     flow = Flow.objects.create(pool=make_model(), client=make_client())
     lane = Lane.objects.create(flow=flow, priority=5, size=0)

@@ -82,9 +82,21 @@ def test_each_filter_finds_its_jobs_and_only_those(browser: Browser) -> None:
     assert found(browser, worker=str(worker.pk)) == {job.pk}
 
 
+def test_a_job_that_its_fallback_serves_is_shown_and_found_by_what_was_asked_for(browser: Browser) -> None:
+    gpt, eu = make_model("gpt"), make_model("eu")
+    moved, own = make_job(model=eu, home=gpt), make_job(model=eu)
+    assert found(browser, model="gpt") == found(browser, served_by="eu", model="gpt") == {moved.pk}
+    assert found(browser, model="eu") == {own.pk}
+    assert found(browser, served_by="eu") == {moved.pk, own.pk}
+    for url in (URL, f"{URL}{moved.pk}/change/"):
+        page = re.sub(r"</?a\b[^>]*>", "", text_of(browser.get(url)))
+        assert "gpt, served by eu" in page, url
+
+
 def test_a_filter_by_what_does_not_exist_finds_nothing(browser: Browser) -> None:
     make_job()
-    for name in ("status", "tier", "client", "model", "priority", "size", "error", "worker", "created_from"):
+    names = "status tier client model served_by priority size error worker created_from"
+    for name in names.split():
         assert found(browser, **{name: "nope"}) == set(), name
 
 

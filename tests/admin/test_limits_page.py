@@ -2,7 +2,7 @@
 
 import re
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -267,6 +267,18 @@ def test_an_open_incident_stands_on_every_page_of_the_admin(browser: Browser) ->
         assert page_url(found) in page
     Incident.objects.update(closed_at=Now())
     assert "Its jobs wait." not in text_of(browser.get("/admin/"))
+
+
+def test_an_incident_that_did_not_begin_today_says_on_which_day(browser: Browser) -> None:
+    incident()
+    Incident.objects.update(opened_at=datetime(2026, 3, 5, 12, 48, tzinfo=UTC))
+    assert ">2026-03-05 12:48</time>" in text_of(browser.get("/admin/"))
+
+
+def test_an_open_incident_says_what_ends_it(browser: Browser) -> None:
+    """Nothing is asked of a provider without a job."""
+    incident()
+    assert "One is tried now and then; where none waits, the next that comes." in text_of(browser.get("/admin/"))
 
 
 def test_who_has_nothing_to_do_with_it_sees_no_incident() -> None:

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from django.db import connection
 
 from llmjobs.models import Attempt, Job, JobEvent
 from tests.chaos.database_proxy import database_proxy
@@ -42,11 +43,21 @@ def test_an_outage_longer_than_a_lease_buys_no_call_again(client, pool, simulato
     assert_all_is_told(simulator)
 
 
+def nobody_is_in_a_transaction() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "select query from pg_stat_activity where datname = current_database() and xact_start is not null "
+            "and pid <> pg_backend_pid()"
+        )
+        assert cursor.fetchall() == []
+
+
 def test_a_worker_that_nobody_hears_aborts_its_calls_before_its_leases_end(client, pool, simulator):
     """A network that swallows packets: others will take its jobs back, so it must not go on paying for them."""
     job = ask(client, pool, "Slowly. [[tokens=60]] [[tokens_per_s=20]]")[0]
     with database_proxy() as proxy, worker_process(DATABASE_URL=proxy.url, **KEY) as unheard:
         streams(job)
+        eventually(nobody_is_in_a_transaction)  # a claim that is cut in two keeps the turnstile for its own time-out
         proxy.freeze()
 
         def was_aborted() -> None:

@@ -201,7 +201,7 @@ async def test_while_the_database_is_away_a_viewer_is_told_to_come_again(job, ke
     def away(*args):
         raise OSError("no route to the database")
 
-    monkeypatch.setattr("llmjobs.live.admission._admit", away)
+    monkeypatch.setattr("llmjobs.live.admission.caller_of", away)
     async with Stream(events_of(job), key) as stream:
         assert stream.status == 503
         assert stream.headers["retry-after"] == "2"
