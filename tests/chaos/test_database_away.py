@@ -3,11 +3,19 @@
 import threading
 
 import pytest
-from django.db import connection
 
 from llmjobs.models import Attempt, Job, JobEvent
 from tests.chaos.database_proxy import database_proxy
-from tests.chaos.test_worker_processes import KEY, ask, assert_all_is_told, calls_of, reaches, streams, text_of
+from tests.chaos.test_worker_processes import (
+    KEY,
+    ask,
+    assert_all_is_told,
+    calls_of,
+    nobody_is_in_a_transaction,
+    reaches,
+    streams,
+    text_of,
+)
 from tests.helpers import eventually
 from tests.worker_process import worker_process
 
@@ -41,15 +49,6 @@ def test_an_outage_longer_than_a_lease_buys_no_call_again(client, pool, simulato
         seqs = list(JobEvent.objects.filter(job=job).order_by("id").values_list("seq", flat=True))
         assert seqs == sorted(set(seqs))
     assert_all_is_told(simulator)
-
-
-def nobody_is_in_a_transaction() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "select query from pg_stat_activity where datname = current_database() and xact_start is not null "
-            "and pid <> pg_backend_pid()"
-        )
-        assert cursor.fetchall() == []
 
 
 def test_a_worker_that_nobody_hears_aborts_its_calls_before_its_leases_end(client, pool, simulator):
