@@ -5,8 +5,8 @@ meant. Statements are prepared at their second use, which takes planning (2 to 1
 PgBouncer has carried prepared statements in transaction mode since 1.21.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -69,3 +69,21 @@ async def _read_committed(conn: AsyncConnection[Any]) -> None:
 
 def connect_sync(timeout_s: float) -> psycopg.Connection[Any]:
     return psycopg.connect(**dsn(direct=True) | {"connect_timeout": max(2, int(timeout_s))})
+
+
+@asynccontextmanager
+async def one_trip(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """A transaction whose statements and COMMIT go out together, so that Postgres ends it whatever becomes of us.
+
+    psycopg's own transaction waits for the results first: a worker that stops there keeps its locks, and no time-out
+    ends it, since a pipeline that was not closed does not count as idle. No result can be read inside.
+    """
+    try:
+        async with conn.pipeline():
+            await conn.execute("begin")
+            yield
+            await conn.execute("commit")
+    except BaseException:
+        with suppress(psycopg.Error):  # it may be gone
+            await conn.rollback()
+        raise

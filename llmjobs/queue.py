@@ -24,6 +24,7 @@ from psycopg.rows import dict_row
 from llmjobs import counts, drafts, limits, submissions
 from llmjobs.catalog import pool_for
 from llmjobs.conf import conf
+from llmjobs.database import one_trip
 from llmjobs.errors import IdempotencyInProgress, IdempotencyKeyReused, JobNotFound, NotAllowed
 from llmjobs.events import EVENTS_CHANNEL, WORK_CHANNEL, Event, Wake, append, wake_on_commit
 from llmjobs.folding import SHARD, fold
@@ -226,7 +227,7 @@ async def claim(
         "slow_down_ramp_s": conf.slow_down_ramp_s,
     }  # fmt: skip
     for is_grown in (False, True):
-        async with conn.pipeline(), conn.transaction():
+        async with one_trip(conn):
             folded = await fold(conn, is_grown=is_grown)
             cursor = conn.cursor(row_factory=dict_row)
             await cursor.execute(load("claim", n=size), params)
