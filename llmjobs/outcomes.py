@@ -135,8 +135,8 @@ def decide(
         case Kind.UNRECOGNISED:
             return Decision(State.DEAD, True, 0, f"An error that nobody recognises; an operator decides. {said}")
     is_limited = is_rate_limit(outcome)
-    # One that is refused again and again lets others pass: it may be the only one.
     is_failure = kind in (Kind.UNKNOWN, Kind.REJECTED) and not is_limited
+    # One that is refused again and again lets others pass: it may be the only one.
     waits_in_queue = (kind is Kind.PROVIDER_REFUSED or is_limited) and bounds.attempt - bounds.failures <= IN_PLACE_MAX
     failures = bounds.failures + is_failure
     delay_s = outcome.retry_after_s or 0

@@ -284,7 +284,7 @@ async def settle(
     Returns the new state by job id, and the wake-ups to send after it. A job that is missing has lost its lease.
     """
     rows = json.dumps([settlement.json() for settlement in settlements], ensure_ascii=False)
-    async with conn.pipeline(), conn.transaction():
+    async with one_trip(conn):
         await conn.execute(load("pin_writes"))
         if events:
             await append(conn, events, worker=worker)
