@@ -106,6 +106,8 @@ KNOBS: tuple[Knob, ...] = (
     Knob("retry_for_max_s",          float, 7 * DAY_S, 1,    30 * DAY_S,   "The most that a job may ask for."),
     Knob("backoff_base_s",           float, 1,         0.01, HOUR_S,       "Full jitter: a retry waits between 0 and base * 2^failures."),
     Knob("backoff_cap_s",            float, 300,       0.01, DAY_S,        "The longest wait between two tries."),
+    Knob("retry_share",              float, 0.2,       0,    100,          "A model's retries, as a share of what it completes: a storm of them would keep it down."),
+    Knob("retry_min_per_s",          float, 10,        0,    100_000,      "So many retries a second each model may have in any case."),
 
     # What a submit may carry.
     Knob("body_max_bytes",           int,   4 * MIB,   KIB,  256 * MIB,    "Larger than any model's context as text; more is answered with 413."),
@@ -137,6 +139,23 @@ KNOBS: tuple[Knob, ...] = (
     Knob("short_output_tokens",      int,   256,       1,    1_000_000,    "Up to this many expected output tokens a job is `short`."),
     Knob("default_output_tokens",    int,   256,       1,    1_000_000,    "What an answer is expected to have before a client's settled jobs taught better."),
 
+    # Who is told of a job's end.
+    Knob("webhook_timeout_s",        float, 15,        0.1,  10 * MINUTE_S, "A receiver's answer is not waited for longer; it shall answer first, and work then."),
+    Knob("webhook_retry_for_s",      float, DAY_S,     0,    30 * DAY_S,   "A receiver that is down for a night gets all that it missed; then a delivery counts as failed."),
+    Knob("webhook_backoff_base_s",   float, 5,         0.01, HOUR_S,       "Full jitter: a retry waits between half and all of base * 2^tries."),
+    Knob("webhook_backoff_cap_s",    float, HOUR_S,    0.01, DAY_S,        "The longest wait between two tries."),
+    Knob("webhook_concurrency",      int,   32,        1,    1_000,        "Deliveries of a worker at once."),
+    Knob("webhook_per_receiver",     int,   4,         1,    1_000,        "Of these, to one host: a slow one must not take them all."),
+    Knob("webhook_allow_private",    bool,  False,     0,    0,            "Deliver to private, loopback and link-local addresses: for demos and closed networks alone."),
+    Knob("webhook_secret_overlap_s", float, DAY_S,     0,    30 * DAY_S,   "A secret that was rotated signs beside the new one for so long."),
+    Knob("handler_tries_max",        int,   10,        1,    1_000,        "A handler that raises is called again so often, then it is left to an operator."),
+
+    # Retention.
+    Knob("keep_jobs_days",           float, 30,        0,    36_500,       "Finished jobs, with all that belongs to them, are removed after that; 0: never. What was spent stays counted."),
+    Knob("keep_bodies_days",         float, 0,         0,    36_500,       "Requests, outputs and events are removed sooner than their jobs; 0: with them."),
+    Knob("prune_every_s",            float, 60,        0.1,  DAY_S,        "How often one worker looks for what is past its age."),
+    Knob("prune_rows",               int,   500,       1,    10_000,       "Jobs removed in one transaction: its locks last milliseconds."),
+
     # Viewers.
     Knob("wait_max_s",               float, 60,        0,    HOUR_S,       "Longest ?wait=: below the idle timeout of common proxies."),
     Knob("sse_keepalive_s",          float, 15,        0.1,  10 * MINUTE_S, "A comment line so often keeps proxies from closing a quiet stream."),
@@ -146,6 +165,7 @@ KNOBS: tuple[Knob, ...] = (
 
     # Idempotency.
     Knob("idempotency_keep_s",       float, DAY_S,     60,   365 * DAY_S,  "How long a repeated Idempotency-Key finds the first job."),
+    Knob("retry_join_s",             float, 900,       0,    DAY_S,        "How long an SDK's own retry of a post, equal and with the same API key, joins the first job; 0: it makes another."),
 
     # Where things are.
     Knob("listen_dsn",               str,   "",        0,    0,            "A direct DSN for LISTEN and the heartbeat, where DATABASE_URL goes through a pooler; empty: the same."),

@@ -16,7 +16,9 @@ from llmjobs.states import Priority
 from llmjobs.submissions import Submission
 
 
-def row(client: Client, asked: Submission, pool: Model, key: str | None) -> dict[str, Any]:
+def row(
+    client: Client, asked: Submission, pool: Model, key: str | None, api_key_id: int | None = None
+) -> dict[str, Any]:
     """For submit.sql. Raises InvalidRequest for a priority that the client's tier does not allow."""
     if asked.priority < client.tier.max_priority:
         most = Priority(client.tier.max_priority).word
@@ -52,6 +54,9 @@ def row(client: Client, asked: Submission, pool: Model, key: str | None) -> dict
         "retry_for_s": asked.retry_for_s,
         "delay_s": asked.delay_s,
         "expires_in_s": asked.expires_in_s,
+        "has_webhook": asked.webhook_url is not None,
+        "has_handler": asked.on_settled is not None,
+        "keeps_partial": asked.keeps_partial,
         "is_rejected_when_limited": asked.is_rejected_when_limited and asked.delay_s <= 0,
         "body": asked.body,
         "prompt_hash": asked.prompt_hash,
@@ -59,7 +64,10 @@ def row(client: Client, asked: Submission, pool: Model, key: str | None) -> dict
         "user": asked.user,
         "max_cost_usd": None if asked.max_cost_usd is None else str(asked.max_cost_usd),
         "idempotency_key": key,
-        "fingerprint": asked.fingerprint if key is not None else None,
+        "fingerprint": asked.fingerprint,
+        "api_key_id": api_key_id,
+        "webhook_url": asked.webhook_url,
+        "on_settled": asked.on_settled,
     }
 
 
@@ -79,7 +87,8 @@ def made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any]
     job.request = JobRequest(
         job_id=job_id, client_id=client.id, body=row["body"], prompt_hash=row["prompt_hash"],
         metadata=dict(row["metadata"]), user=row["user"], idempotency_key=row["idempotency_key"],
-        fingerprint=row["fingerprint"],
+        fingerprint=row["fingerprint"], api_key_id=row["api_key_id"], webhook_url=row["webhook_url"],
+        on_settled=row["on_settled"],
         max_cost_usd=None if row["max_cost_usd"] is None else Decimal(row["max_cost_usd"]),
     )  # fmt: skip
     return job

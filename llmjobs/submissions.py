@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 from llmjobs.conf import conf
 from llmjobs.errors import InvalidRequest, RequestTooLarge
@@ -28,9 +29,10 @@ FIELDS = frozenset(
         "metadata",
     }
 )  # fmt: skip
-# Fields of the contract that only their default is served for yet: saying so beats ignoring them.
-ONLY_DEFAULT = {"on_interrupt": "restart", "dedupe": None, "webhook_url": None}
 WHEN_LIMITED = ("wait", "reject")
+ON_INTERRUPT = ("restart", "keep")
+DEDUPE = ("none", "join")
+WEBHOOK_URL_CHARS_MAX = 2_048
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,10 @@ class Submission:
     metadata: Mapping[str, str]
     prompt_hash: str
     fingerprint: str
+    keeps_partial: bool  # on_interrupt: keep
+    joins: bool  # dedupe: join
+    webhook_url: str | None
+    on_settled: str | None = None  # a function's dotted path; for Python alone
 
 
 def parse(data: Any) -> Submission:
@@ -62,14 +68,6 @@ def parse(data: Any) -> Submission:
     for name in data:
         if name not in FIELDS:
             raise InvalidRequest(_unknown(name), param=str(name), code="unknown_parameter")
-    for name, default in ONLY_DEFAULT.items():
-        if data.get(name, default) not in (None, default):
-            served = "nothing" if default is None else json.dumps(default)
-            raise InvalidRequest(
-                f"expected {served}: other values are not served by this version",
-                param=name,
-                code="unsupported_parameter",
-            )
     model = _text(data, "model", MODEL_CHARS_MAX)
     if model is None:
         raise InvalidRequest("expected a string, got none", param="model", code="missing_required_parameter")
@@ -86,7 +84,7 @@ def parse(data: Any) -> Submission:
         priority=_priority(data.get("priority")),
         delay_s=_number(data, "delay_s", 0.0, least=0, most=DELAY_MAX_S) or 0.0,
         expires_in_s=expires_in_s,
-        is_rejected_when_limited=_is_rejected(data.get("when_limited")),
+        is_rejected_when_limited=_choice(data, "when_limited", WHEN_LIMITED) == "reject",
         timeout_s=_number(data, "timeout_s", conf.timeout_s, least=0.001, most=conf.timeout_max_s) or conf.timeout_s,
         max_attempts=_whole(data, "max_attempts", conf.max_attempts, least=1, most=conf.max_attempts_max),
         retry_for_s=_number(data, "retry_for_s", conf.retry_for_s, least=0, most=conf.retry_for_max_s) or 0.0,
@@ -95,6 +93,9 @@ def parse(data: Any) -> Submission:
         metadata=metadata,
         prompt_hash="sha256:" + _digest([endpoint, model, request]),
         fingerprint=_digest(data),
+        keeps_partial=_choice(data, "on_interrupt", ON_INTERRUPT) == "keep",
+        joins=_choice(data, "dedupe", DEDUPE) == "join",
+        webhook_url=_webhook_url(data),
     )
 
 
@@ -271,10 +272,33 @@ def _priority(value: Any) -> int:
     raise InvalidRequest(f"expected one of {expected}, got {_shown(value)}", param="priority")
 
 
-def _is_rejected(when_limited: Any) -> bool:
-    if when_limited not in (None, *WHEN_LIMITED):
-        raise InvalidRequest(f'expected "wait" or "reject", got {_shown(when_limited)}', param="when_limited")
-    return bool(when_limited == "reject")
+def _choice(data: Mapping[str, Any], name: str, words: tuple[str, ...]) -> str:
+    """The first word is the default."""
+    value = data.get(name)
+    if value is None:
+        return words[0]
+    if not isinstance(value, str) or value not in words:
+        expected = " or ".join(json.dumps(word) for word in words)
+        raise InvalidRequest(f"expected {expected}, got {_shown(value)}", param=name)
+    return value
+
+
+def _webhook_url(data: Mapping[str, Any]) -> str | None:
+    """Whether it may be called is looked at when it is connected to: names resolve to something else by then."""
+    text = _text(data, "webhook_url", WEBHOOK_URL_CHARS_MAX)
+    if text is None:
+        return None
+    try:
+        url = urlsplit(text)
+        is_url = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and text.split() == [text]
+        is_url = is_url and not url.username and not url.password and not url.fragment and text.isprintable()
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise InvalidRequest(
+            "expected a URL like https://example.org/hook, without a password or a fragment", param="webhook_url"
+        )
+    return text
 
 
 def _text(data: Mapping[str, Any], name: str, chars_max: int) -> str | None:

@@ -6,6 +6,8 @@ jobs.py        jobs, what was asked, what came back, attempts, events: only the 
 scheduling.py  flows, lanes, turns, inbox: only the claim writes them, but for the inbox, to which all append
 buckets.py     what is left of the limits, and breakers that opened: only the claim writes them, as turns
 counts.py      how many jobs there are, and what was spent: triggers append what changed, one worker at a time counts it
+outbox.py      webhooks and handlers to be told of a job's end: a trigger writes them, workers work them off
+retention.py   how far retention has come
 workers.py     the worker processes, by their own heartbeats
 
 Here live the columns, the CHECKs and reading; no method changes a job.
@@ -14,7 +16,9 @@ Here live the columns, the CHECKs and reading; no method changes a job.
 from llmjobs.models.buckets import BlockedBy, BucketKind, BucketTurn, Incident, PoolSample
 from llmjobs.models.counts import JobCount, JobCountChange, JobCountTurn, Spending
 from llmjobs.models.jobs import Attempt, Job, JobEvent, JobRequest, JobResult
+from llmjobs.models.outbox import CallState, DeliveryState, HandlerCall, WebhookDelivery
 from llmjobs.models.pools import Model, Provider, TokenPolicy, Turnstile, Window
+from llmjobs.models.retention import Retention
 from llmjobs.models.scheduling import Flow, FlowTurn, Inbox, Lane, LaneTurn, ShardTurn, TierTurn
 from llmjobs.models.tenants import ApiKey, Client, Tier
 from llmjobs.models.workers import Worker
@@ -25,9 +29,12 @@ __all__ = [
     "BlockedBy",
     "BucketKind",
     "BucketTurn",
+    "CallState",
     "Client",
+    "DeliveryState",
     "Flow",
     "FlowTurn",
+    "HandlerCall",
     "Inbox",
     "Incident",
     "Job",
@@ -42,12 +49,14 @@ __all__ = [
     "Model",
     "PoolSample",
     "Provider",
+    "Retention",
     "ShardTurn",
     "Spending",
     "Tier",
     "TierTurn",
     "TokenPolicy",
     "Turnstile",
+    "WebhookDelivery",
     "Window",
     "Worker",
 ]

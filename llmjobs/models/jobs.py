@@ -54,6 +54,12 @@ class Job(models.Model):
         help_text="The model that was asked for, of a job that a fallback took.",
     )
 
+    has_webhook = models.BooleanField(db_default=False, help_text="Its end is told to the URL of its request.")
+    has_handler = models.BooleanField(db_default=False, help_text="Its end is told to a function of the host project.")
+    keeps_partial = models.BooleanField(
+        db_default=False, help_text="on_interrupt: keep. A stream that breaks ends it, with what had come."
+    )
+
     max_attempts = models.PositiveSmallIntegerField()
     timeout_s = models.FloatField()
     retry_for_s = models.FloatField()
@@ -114,6 +120,8 @@ class Job(models.Model):
             models.Index(name="job_scheduled", fields=["available_at"], condition=Q(state="scheduled")),
             # The oldest of all that are queued, for the statistics.
             models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued")),
+            # Retries that wait to be claimed: of which a pool has only so many at once.
+            models.Index(name="job_retrying", fields=["pool"], condition=Q(state="queued", failures__gt=0)),
             models.Index(name="job_running", fields=["worker_id"], condition=Q(state="running")),
             # What a fallback took and has not started: for how many more it may take.
             models.Index(name="job_away", fields=["pool", "home"], condition=Q(state="queued", home__isnull=False)),
@@ -149,7 +157,10 @@ class JobRequest(models.Model):
     user = models.CharField(max_length=256, null=True)
     max_cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True)
     idempotency_key = models.CharField(max_length=255, null=True)
-    fingerprint = models.CharField(max_length=64, null=True, help_text="Of the whole submission, with the key.")
+    fingerprint = models.CharField(max_length=64, null=True, help_text="Of the whole submission.")
+    api_key_id = models.BigIntegerField(null=True, help_text="The key that it was submitted with; null: none.")
+    webhook_url = models.TextField(null=True)
+    on_settled = models.CharField(max_length=255, null=True, help_text="A function's dotted path, in the host project.")
 
     class Meta:
         constraints = [
@@ -159,6 +170,8 @@ class JobRequest(models.Model):
                 condition=Q(idempotency_key__isnull=False),
             )
         ]
+        # Equal requests of a client: for those that join one, and for operators.
+        indexes = [models.Index(name="request_prompt", fields=["client", "prompt_hash"])]
 
     def __str__(self) -> str:
         return str(self.job_id)
@@ -208,6 +221,7 @@ class Attempt(models.Model):
     reserved = models.FloatField(
         db_default=0, help_text="Tokens taken from the limits, until it is known what was used."
     )
+    is_retry = models.BooleanField(db_default=False, help_text="Made after a failure of the job's.")
     slot_s = models.FloatField(db_default=0, help_text="How long after the claim it was to be sent.")
     claimed_at = models.DateTimeField(db_default=Now())
     sent_at = models.DateTimeField(null=True)
@@ -219,6 +233,9 @@ class Attempt(models.Model):
     error_message = models.TextField(null=True)
     provider_status = models.PositiveSmallIntegerField(null=True)
     provider_request_id = models.CharField(max_length=255, null=True)
+    provider_response_id = models.CharField(
+        max_length=255, null=True, help_text="Of a response in the background: a later attempt picks it up."
+    )
     input_tokens = models.PositiveIntegerField(null=True)
     output_tokens = models.PositiveIntegerField(null=True)
     cost = models.FloatField(null=True, help_text="Weighted tokens, as used.")

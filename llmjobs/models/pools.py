@@ -70,6 +70,12 @@ class Provider(models.Model):
     )
     tpm = limit_field("Tokens a minute of all its models together, where the account has such a limit.", "TPM", least=1)
     max_running = limit_field("Calls in flight at once, of all its models together.")
+    has_background = models.BooleanField(
+        "background mode",
+        default=False,
+        db_default=False,
+        help_text="Goes on with /v1/responses by itself: a call whose worker was lost is picked up, and not paid again.",
+    )
     is_paused = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

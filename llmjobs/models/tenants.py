@@ -118,6 +118,8 @@ class Client(Limits):
     )
     # Signs webhooks, so it can't be hashed. Shown once, by createclient.
     webhook_secret = models.CharField(max_length=128, default=new_webhook_secret, editable=False)
+    old_webhook_secret = models.CharField(max_length=128, null=True, editable=False)
+    old_webhook_secret_until = models.DateTimeField(null=True, editable=False, help_text="It signs too, until then.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -19,17 +19,19 @@ with limits as materialized (
     from json_to_recordset(%(jobs)s::json) as d (
         public_id uuid, pool_id bigint, shard_id smallint, client_id bigint, tier_id bigint, endpoint text, priority smallint,
         size smallint, est_input_tokens int, est_output_tokens int, max_output_tokens int, est_cost float8, est_usd numeric,
-        max_attempts smallint, timeout_s float8, retry_for_s float8, delay_s float8, expires_in_s float8, body text, prompt_hash text, metadata jsonb, "user" text,
-        max_cost_usd numeric, idempotency_key text, fingerprint text)
+        has_webhook boolean, has_handler boolean, keeps_partial boolean, max_attempts smallint, timeout_s float8,
+        retry_for_s float8, delay_s float8, expires_in_s float8, body text, prompt_hash text, metadata jsonb, "user" text,
+        max_cost_usd numeric, idempotency_key text, fingerprint text, api_key_id bigint, webhook_url text, on_settled text)
     where (select told from limits) is not null
 ), jobs as (
     insert into llmjobs_job (
         public_id, pool_id, client_id, tier_id, endpoint, priority, size, lane_order, state, est_input_tokens, est_output_tokens,
-        max_output_tokens, est_cost, est_usd, max_attempts, timeout_s, retry_for_s, available_at, retry_until, expires_at)
+        max_output_tokens, est_cost, est_usd, has_webhook, has_handler, keeps_partial, max_attempts, timeout_s, retry_for_s,
+        available_at, retry_until, expires_at)
     select
         public_id, pool_id, client_id, tier_id, endpoint, priority, size, lane_order,
         case when delay_s > 0 then 'scheduled' else 'queued' end, est_input_tokens, est_output_tokens,
-        max_output_tokens, est_cost, est_usd, max_attempts, timeout_s, retry_for_s,
+        max_output_tokens, est_cost, est_usd, has_webhook, has_handler, keeps_partial, max_attempts, timeout_s, retry_for_s,
         statement_timestamp() + make_interval(secs => delay_s),
         statement_timestamp() + make_interval(secs => delay_s + retry_for_s),
         statement_timestamp() + make_interval(secs => expires_in_s)
@@ -38,8 +40,10 @@ with limits as materialized (
     returning id, public_id, state, created_at, available_at, retry_until, expires_at
 ), requests as (
     insert into llmjobs_jobrequest (
-        job_id, client_id, body, prompt_hash, metadata, "user", max_cost_usd, idempotency_key, fingerprint)
-    select j.id, a.client_id, a.body, a.prompt_hash, a.metadata, a."user", a.max_cost_usd, a.idempotency_key, a.fingerprint
+        job_id, client_id, body, prompt_hash, metadata, "user", max_cost_usd, idempotency_key, fingerprint, api_key_id,
+        webhook_url, on_settled)
+    select j.id, a.client_id, a.body, a.prompt_hash, a.metadata, a."user", a.max_cost_usd, a.idempotency_key, a.fingerprint,
+        a.api_key_id, a.webhook_url, a.on_settled
     from asked as a
     join jobs as j on j.public_id = a.public_id
 ), events as (

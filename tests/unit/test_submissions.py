@@ -161,7 +161,7 @@ WRONG = [
     ({"metadata": {"\ud800": "v"}}, "metadata", "invalid_text"),
     ({"metadata": {str(n): "v" for n in range(17)}}, "metadata", "too_many"),
     ({"metadata": {"k": nested(5_000)}}, "metadata", "too_deep"),
-    ({"on_interrupt": "resume"}, "on_interrupt", "unsupported_parameter"),
+    ({"on_interrupt": "resume"}, "on_interrupt", "invalid_value"),
     ({"temperature": 1}, "temperature", "unknown_parameter"),
     ({"mesages": HELLO}, "mesages", "unknown_parameter"),
 ]
