@@ -157,7 +157,7 @@ class Migration(migrations.Migration):
             field=models.BooleanField(
                 db_default=False,
                 default=False,
-                help_text="Goes on with /v1/responses by itself: a call whose worker was lost is picked up, and not paid again.",
+                help_text="Goes on with /v1/responses by itself: a call that lost its worker is picked up, not paid again.",
                 verbose_name="background mode",
             ),
         ),

@@ -1,8 +1,8 @@
 """What is to be told of a job's end: webhooks to deliver, handlers to call.
 
-A trigger on Job writes the rows in the transaction that ends the job, whoever ends it and by whatever road; `webhooks.py`
-and `handlers.py` work them off. A job that is requeued ends again, and is told again: a row belongs to one end, which is
-the job's epoch then.
+A trigger on Job writes the rows in the transaction that ends the job, whoever ends it and by whatever road;
+`webhooks.py` and `handlers.py` work them off. A job that is requeued ends again, and is told again: a row belongs to
+one end, which is the job's epoch then.
 """
 
 from django.db import models
@@ -27,7 +27,7 @@ class CallState(models.TextChoices):
 
 
 class WebhookDelivery(models.Model):
-    """One end of a job, to be told to one URL. `webhook-id` is made of the job and the epoch: a redelivery has the same."""
+    """One end of a job, to be told to one URL. `webhook-id` is made of job and epoch: a redelivery has the same."""
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(
@@ -69,7 +69,7 @@ class WebhookDelivery(models.Model):
 
 
 class HandlerCall(models.Model):
-    """A handler of the host project that is to be called with one end of a job: in the settle's transaction, or later."""
+    """A function of the host project, to be called with one end of a job: in the settle's transaction, or later."""
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(

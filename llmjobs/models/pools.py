@@ -74,7 +74,7 @@ class Provider(models.Model):
         "background mode",
         default=False,
         db_default=False,
-        help_text="Goes on with /v1/responses by itself: a call whose worker was lost is picked up, and not paid again.",
+        help_text="Goes on with /v1/responses by itself: a call that lost its worker is picked up, not paid again.",
     )
     is_paused = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
