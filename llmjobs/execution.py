@@ -65,6 +65,7 @@ class Attempt:
         self._texts: list[str] = []
         self.is_ended = False  # the call is over; its settlement is on its way
         self._seq = job.epoch * SEQ_EPOCH
+        self._is_whole_told = False  # that all of its text is there, so that it can be settled from the log
         self._started = False
         self._task: asyncio.Task[Any] | None = None  # while the call is made: what a stop cancels
 
@@ -135,9 +136,18 @@ class Attempt:
             events.append(self._event(EventType.STATUS, {"status": "running", "attempt": self.job.attempt}))
             if self.job.attempt > 1:
                 events.append(self._event(EventType.RESET, {}))
-        if text := self._take_text():
-            events.append(self._event(EventType.DELTA, {"text": clean(text)}))
+        text, whole = self._take_text(), self._take_whole()
+        if text or (whole and not self.is_ended):
+            events.append(self._event(EventType.DELTA, {"text": clean(text)} | whole))
         return events
+
+    def _take_whole(self) -> dict[str, Any]:
+        """Once: that no more text will come. Should this worker be lost now, the log has the answer (reclaim.sql)."""
+        assembler = self._call.assembler if self._call is not None else None
+        if assembler is None or self._is_whole_told or (reason := assembler.finish_reason) is None or self._texts:
+            return {}
+        self._is_whole_told = True
+        return {"finish_reason": clean(reason), "output_tokens": assembler.piece_count}
 
     def _take_text(self) -> str:
         """What was said, less half of a surrogate pair at its end, whose other half may be on its way."""
@@ -194,13 +204,17 @@ class Attempt:
             output_bytes_max=conf.output_max_bytes,
             est_input_tokens=job.est_input_tokens,
             on_text=self._on_text,
+            keeps_partial=job.keeps_partial,
             on_told=self._on_told,
         )
 
 
 def settlement(attempt: Attempt, outcome: Outcome) -> Settlement:
     """What becomes of the job: the outcome, judged by the policy, priced, and put into words."""
-    job, usage, error = attempt.job, outcome.usage, outcome.error
+    job = attempt.job
+    if job.keeps_partial:
+        outcome = outcomes.kept(outcome)
+    usage, error = outcome.usage, outcome.error
     price = None if usage is None else _price(job, usage.input_tokens, usage.output_tokens)
     decision = outcomes.decide(
         outcome,
@@ -227,7 +241,7 @@ def settlement(attempt: Attempt, outcome: Outcome) -> Settlement:
         decision=clean(decision.words),
         error_code=clean(error.code) if error else None,
         error_message=clean(error.message) if error else None,
-        error_class=ERROR_CLASS.get(outcome.kind) if error else None,
+        error_class=ERROR_CLASS.get(outcome.kind, "unknown") if error else None,
         provider_status=error.provider_status if error else None,
         provider_request_id=outcome.provider_request_id,
         input_tokens=usage.input_tokens if usage else None,

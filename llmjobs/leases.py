@@ -22,6 +22,8 @@ class Claimed:
     failures: int
     endpoint: str
     size: int
+    has_handler: bool
+    keeps_partial: bool  # a stream that breaks ends the job, with what had come
     client_id: int
     client: str
     tier: str
@@ -43,6 +45,8 @@ class Claimed:
     provider: str
     base_url: str
     api_key_env: str
+    has_background: bool  # the provider goes on with /v1/responses by itself
+    resume_id: str | None  # such a response, that an attempt before began
     claimed_at: float  # by the database's clock, seconds of the Unix clock
     send_in_s: float  # from then on: its slot in the limits
     late_max_s: float  # after its slot it is not sent any more, or the limits would not hold

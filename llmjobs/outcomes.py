@@ -6,7 +6,7 @@ counted, and how long to wait. What a provider's error means is decided by `clas
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -16,6 +16,7 @@ from llmjobs.states import State
 
 class Kind(StrEnum):
     COMPLETED = "completed"
+    INTERRUPTED = "interrupted"  # it broke off, and what had come was kept, as the job asked
     CANCELLED = "cancelled"  # aborted because a cancel was asked for
     RELEASED = "released"  # handed back on drain
     NOT_SENT = "not_sent"  # no byte reached the provider: name resolution, connection, pool
@@ -26,6 +27,8 @@ class Kind(StrEnum):
     UNRECOGNISED = "unrecognised"  # nobody knows what it means: an operator decides
 
 
+# Ends that leave a stream broken, whoever broke it; not those that somebody wanted.
+BREAKS = frozenset({Kind.UNKNOWN, Kind.RELEASED, Kind.REJECTED, Kind.PROVIDER_REFUSED, Kind.UNRECOGNISED})
 ERROR_CLASS = {
     Kind.NOT_SENT: "transient",
     Kind.REJECTED: "transient",
@@ -75,6 +78,7 @@ class Outcome:
     provider_request_id: str | None = None
     output: str | None = None  # the provider's body, as JSON text
     output_text: str = ""
+    partial: str | None = None  # the body of what came before a break, where the job keeps that
     usage: Usage | None = None  # None: nothing is known, the estimate stands
     sent_ago_s: float | None = field(default=None, compare=False)
     first_token_ago_s: float | None = field(default=None, compare=False)
@@ -124,6 +128,9 @@ def decide(
     match kind:
         case Kind.COMPLETED:
             return Decision(State.COMPLETED, False, 0, "The answer is complete.")
+        case Kind.INTERRUPTED:
+            words = f"The stream broke off; what had come is the answer, as on_interrupt asks. {said}"
+            return Decision(State.COMPLETED, False, 0, words.strip())
         case Kind.CANCELLED:
             return Decision(State.CANCELLED, False, 0, "Aborted: a cancel was asked for.")
         case Kind.RELEASED:
@@ -160,6 +167,13 @@ def decide(
         return Decision(State.QUEUED, False, 0, words)
     counted = f"failure {failures} of {bounds.max_attempts}" if is_failure else "no failure counted"
     return Decision(State.SCHEDULED, is_failure, delay_s, f"Tried again in {delay_s:.1f} s ({counted}). {said}")
+
+
+def kept(outcome: Outcome) -> Outcome:
+    """Of a job with `on_interrupt: keep`: a stream that broke after its first text is an answer."""
+    if outcome.kind not in BREAKS or outcome.partial is None or not outcome.output_text:
+        return outcome
+    return replace(outcome, kind=Kind.INTERRUPTED, output=outcome.partial)
 
 
 def is_rate_limit(outcome: Outcome) -> bool:

@@ -118,8 +118,9 @@ class Job(models.Model):
                 condition=Q(state="queued"),
             ),
             models.Index(name="job_scheduled", fields=["available_at"], condition=Q(state="scheduled")),
-            # The oldest of all that are queued, for the statistics.
-            models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued")),
+            # The oldest of all that are queued, for the statistics. With a condition that nobody else states: statistics
+            # of an empty table make a walk through all of it look free, and a claim's lookup by lane took it.
+            models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued", id__gt=0)),
             # Retries that wait to be claimed: of which a pool has only so many at once.
             models.Index(name="job_retrying", fields=["pool"], condition=Q(state="queued", failures__gt=0)),
             models.Index(name="job_running", fields=["worker_id"], condition=Q(state="running")),

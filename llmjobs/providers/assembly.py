@@ -13,6 +13,7 @@ from llmjobs.states import Endpoint
 
 USAGE_CHARS_MAX, USAGE_NESTS_MAX = 10_000, 50
 HUGE_NUMBER = re.compile(r"[eE]\+?\d{3}|\d{300}")
+INTERRUPTED = "interrupted"  # why it ended: broke off, and what had come was kept
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # What reading JSON of another shape than documented raises.
 SHAPE_ERRORS = (AttributeError, LookupError, TypeError)
@@ -29,6 +30,15 @@ class StreamError(Exception):
 class Assembler(Protocol):
     is_finished: bool
     piece_count: int  # events that brought output: about as many tokens
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Once all of the text is there, and the text is all of the answer; None until then, and for other answers."""
+        ...
+
+    def interrupted(self, text: str) -> dict[str, Any]:
+        """The body of a stream that broke off, with what had come. `text`: what add gave."""
+        ...
 
     def add(self, data: bytes) -> str:
         """Take the data of one event; the text that it adds. Raises StreamError, or ValueError for what is no chunk."""
@@ -143,6 +153,27 @@ class ChatAssembler:
         content = delta.get("content")
         return content if index == 0 and isinstance(content, str) else ""
 
+    @property
+    def finish_reason(self) -> str | None:
+        if len(self._choices) != 1 or 0 not in self._choices:
+            return None
+        choice = self._choices[0]
+        reason, message = choice.get("finish_reason"), choice.get("message")
+        is_text = isinstance(message, dict) and not any(
+            value for key, value in message.items() if key not in ("role", "content")
+        )
+        return reason if isinstance(reason, str) and is_text and choice.get("logprobs") is None else None
+
+    def interrupted(self, text: str) -> dict[str, Any]:
+        try:
+            body = self.body()
+        except ValueError:
+            message = {"role": "assistant", "content": text, "refusal": None}
+            body = {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": None}]}
+        for choice in body["choices"]:
+            choice["finish_reason"] = choice.get("finish_reason") or INTERRUPTED
+        return body
+
     def body(self) -> dict[str, Any]:
         try:
             choices = [self._choices[index] for index in sorted(self._choices)]
@@ -188,6 +219,18 @@ class ResponsesAssembler:
         if kind.endswith(".delta"):
             self.piece_count += 1
         return event["delta"] if kind == "response.output_text.delta" and isinstance(event.get("delta"), str) else ""
+
+    @property
+    def finish_reason(self) -> str | None:
+        return None  # its last event brings the whole response, and is its end
+
+    def interrupted(self, text: str) -> dict[str, Any]:
+        part = {"type": "output_text", "text": text, "annotations": []}
+        message = {"type": "message", "role": "assistant", "status": "incomplete", "content": [part]}
+        return self._response | {
+            "object": "response", "status": "incomplete", "incomplete_details": {"reason": INTERRUPTED},
+            "output": [message],
+        }  # fmt: skip
 
     def body(self) -> dict[str, Any]:
         return self._response

@@ -72,6 +72,7 @@ class Call:
     output_bytes_max: int
     est_input_tokens: int
     on_text: Callable[[str], None]
+    keeps_partial: bool = False  # of a stream that breaks, what had come shall be its answer
     on_told: Callable[[Told], None] = lambda told: None  # once, as soon as the answer's headers are there
     told: Told | None = None
     sent_at: float | None = None  # time.monotonic()
@@ -87,6 +88,8 @@ class Call:
         if kind is not Kind.COMPLETED:
             details.setdefault("output_text", "".join(self.texts))
             details.setdefault("usage", self._usage_until_now(kind))
+            if self.keeps_partial and self.assembler is not None and self.texts:
+                details.setdefault("partial", dump_json(self.assembler.interrupted("".join(self.texts))))
         return Outcome(
             kind,
             provider_request_id=self.provider_request_id,
@@ -206,6 +209,7 @@ class OpenAIProviders:
     def _take(self, call: Call, assembler: Assembler, events: Iterable[bytes]) -> None:
         """Up to the stream's own end. What came before an error is kept, and told to viewers."""
         texts: list[str] = []
+        was_whole = assembler.finish_reason is not None
         try:
             for data in events:
                 if data and not assembler.is_finished:
@@ -213,6 +217,7 @@ class OpenAIProviders:
         finally:
             if text := "".join(texts):
                 call.texts.append(text)
+            if text or (assembler.finish_reason is not None and not was_whole and not assembler.is_finished):
                 call.on_text(text)
         if assembler.is_finished:
             _completed(call, assembler.body(), None)

@@ -91,10 +91,11 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
     returning j.*, c.place, c.flow_id, c.lane_id, c.cost, c.weight, c.tier_weight, c.tag, c.tier_tag, c.tokens, s.sent_at, s.slack_s
 ), attempts as (
     insert into llmjobs_attempt (
-        job_id, number, pool_id, client_id, tier_id, worker_id, waited_s, charged, flow_weight, tier_weight, reserved, slot_s)
+        job_id, number, pool_id, client_id, tier_id, worker_id, waited_s, charged, flow_weight, tier_weight, reserved, is_retry,
+        slot_s)
     select id, attempt, pool_id, client_id, tier_id, worker_id,
         extract(epoch from statement_timestamp() - greatest(created_at, available_at)), cost, weight, tier_weight,
-        tokens, sent_at - extract(epoch from statement_timestamp())
+        tokens, failures > 0, sent_at - extract(epoch from statement_timestamp())
     from started
     where state = 'running'
 ), expired_events as (
@@ -342,13 +343,15 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
     delete from llmjobs_bucketturn where ctid = any (array(select row from buckets_written))
 ), buckets_new as (
     insert into llmjobs_bucketturn (
-        kind, of_id, turn, requests_at, tokens_at, requests_rate, tokens_rate, moved_at, opens_at, held_until, held_by, waits_since, requests, tokens, refusals, lies, queued, running,
+        kind, of_id, turn, requests_at, tokens_at, requests_rate, tokens_rate, moved_at, opens_at, held_until, held_by,
+        waits_since, requests, tokens, refusals, lies, queued, running,
         jitter_s, largest, learned, mean_tokens, error_var, requests_limit, tokens_limit, told_at, rate_factor, factor_at,
         blocked_by, blocked_until, block_s, strikes, downs, struck_at)
     select kind, of_id, turn + 1, new_requests_at,
         -- A bucket that grows to hold a larger call is not emptier for it.
-        new_tokens_at + coalesce(greatest(least(new_largest, 0.1 * tokens_most) - tokens_burst, 0) / tokens_rate, 0), requests_rate, tokens_rate, clock, new_opens_at, new_held_until, new_held_by, new_waits_since, requests + jobs, tokens + more_tokens, refusals, lies,
-        queued - left_queue, running + jobs, late_s, greatest(largest_now, new_largest), learned, mean_tokens, error_var,
+        new_tokens_at + coalesce(greatest(least(new_largest, 0.1 * tokens_most) - tokens_burst, 0) / tokens_rate, 0),
+        requests_rate, tokens_rate, clock, new_opens_at, new_held_until, new_held_by, new_waits_since, requests + jobs,
+        tokens + more_tokens, refusals, lies, queued - left_queue, running + jobs, late_s, greatest(largest_now, new_largest), learned, mean_tokens, error_var,
         requests_limit, tokens_limit, told_at, rate_factor, factor_at,
         case when blocked_by <> 'rate_limit' then blocked_by end,
         -- A breaker that was open: the next try, should this one be lost.
@@ -371,7 +374,8 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
         exists (select from ordered where is_wall and place <= (select jobs from quota)) as is_cut
     from lanes_seen
 )
-select y.slept, y.closed, y.skipped, y.is_cut, y.clock, y.is_account_full, y.opens_in_s, y.wake_in_s, s.id, s.public_id, s.state, s.attempt, s.epoch, s.failures, s.endpoint, s.client_id, s.size, s.max_attempts,
+select y.slept, y.closed, y.skipped, y.is_cut, y.clock, y.is_account_full, y.opens_in_s, y.wake_in_s, s.id, s.public_id,
+    s.state, s.attempt, s.epoch, s.failures, s.endpoint, s.client_id, s.size, s.has_handler, s.keeps_partial, s.max_attempts,
     s.timeout_s, s.cost as charged, (s.sent_at - y.clock)::float8 as send_in_s, y.clock as claimed_at,
     s.slack_s::float8 as slack_s, ((select jitter_s from gate) + s.slack_s)::float8 as late_max_s,
     (select rpm from gate)::float8 as rpm, (select tokens_most from gate)::float8 as tpm, s.est_input_tokens, s.est_output_tokens,
@@ -379,13 +383,22 @@ select y.slept, y.closed, y.skipped, y.is_cut, y.clock, y.is_account_full, y.ope
     extract(epoch from statement_timestamp() - greatest(s.created_at, s.available_at))::float8 as waited_s,
     r.body, r.max_cost_usd, coalesce(o.cost_usd, 0) as spent_usd, m.id as pool_id, m.name as model,
     coalesce(nullif(m.upstream_name, ''), m.name) as upstream_name, m.input_usd_per_mtok, m.output_usd_per_mtok,
-    p.name as provider, p.base_url, p.api_key_env, c.name as client, t.name as tier
+    p.name as provider, p.base_url, p.api_key_env, p.has_background, b.resume_id, c.name as client, t.name as tier
 from summary as y
 left join started as s on true
 left join lateral (select body, max_cost_usd from llmjobs_jobrequest where job_id = s.id limit 1) as r on true
 left join lateral (select cost_usd from llmjobs_jobresult where job_id = s.id limit 1) as o on true
 left join llmjobs_model as m on m.id = s.pool_id
 left join llmjobs_provider as p on p.id = m.provider_id
+-- A response that goes on at the provider, though nobody here waits for it any more.
+left join lateral (
+    select provider_response_id as resume_id
+    from llmjobs_attempt
+    where job_id = s.id and number < s.attempt and pool_id = s.pool_id and provider_response_id is not null
+        and outcome in ('lost', 'released', 'unknown', 'rejected', 'not_sent', 'provider_refused')
+    order by number desc
+    limit 1
+) as b on p.has_background and s.endpoint = '/v1/responses' and s.attempt > 1
 left join lateral (select name from llmjobs_client where id = s.client_id limit 1) as c on true
 left join llmjobs_tier as t on t.id = s.tier_id
 order by s.place

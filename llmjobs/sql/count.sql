@@ -2,8 +2,9 @@
 -- Parameters: is_sweep: take changes behind the bound too.
 -- Literal: {rows}, the most changes taken at once.
 -- Returns: taken (changes), more (there may be further ones).
--- Moves changes into the counts, at three grains, and into what was spent in a month, and finds anew since when the oldest queued job waits: from where it
--- was on, or from the oldest that a change brought, so that jobs that left before are not walked again.
+-- Moves changes into the counts, at three grains, and into what was spent in a month, and finds anew since when the oldest
+-- queued job waits: from where it was on, or from the oldest that a change brought, so that jobs that left before are not
+-- walked again.
 -- Why a bound: deleted rows stay in the index until no snapshot needs them; behind the bound nobody walks them. A
 -- transaction that took longer than that is taken by the next sweep, ten seconds later at most; submits never are.
 -- Why by ctid: exact, because one counts at a time and nobody changes a row that has committed.
@@ -52,7 +53,7 @@ with turn as materialized (
 ), oldest as materialized (
     select min(available_at) as oldest_at
     from llmjobs_job
-    where state = 'queued' and available_at >= case
+    where state = 'queued' and id > 0 and available_at >= case
         when exists (select from turn) then least((select oldest_at from turn), (select min(oldest_at) from taken))
         else '-infinity' end
 ), next as materialized (

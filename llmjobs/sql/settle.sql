@@ -84,9 +84,12 @@ with ended as materialized (
 ), results as (
     insert into llmjobs_jobresult as r (
         job_id, output, output_text, usage, cost_usd, error_code, error_message, error_class, provider_status, error_attempt)
-    select id, output, coalesce(output_text, ''), usage, cost_usd, error_code, error_message, error_class, provider_status,
-        case when error_code is not null then attempt end
-    from moved
+    select m.id, m.output, coalesce(m.output_text, ''), m.usage, m.cost_usd, e.code,
+        case when e.code is not null then m.error_message end, case when e.code is not null then m.error_class end,
+        case when e.code is not null then m.provider_status end, case when e.code is not null then m.attempt end
+    from moved as m
+    -- One that was interrupted and kept has an answer; why it broke off is in its attempt.
+    cross join lateral (select case when m.next <> 'completed' then m.error_code end as code) as e
     on conflict (job_id) do update
     set output = excluded.output, output_text = excluded.output_text, usage = coalesce(excluded.usage, r.usage),
         cost_usd = case when excluded.cost_usd is null then r.cost_usd else coalesce(r.cost_usd, 0) + excluded.cost_usd end,

@@ -4,4 +4,4 @@
 select a.job_id
 from unnest(%(ids)s::bigint[], %(attempts)s::int[]) as d (id, attempt)
 join llmjobs_attempt as a on a.job_id = d.id and a.number = d.attempt
-where a.worker_id = %(worker)s::uuid and a.outcome is not null and a.outcome <> 'lost'
+where a.worker_id = %(worker)s::uuid and a.outcome is not null and a.error_code is distinct from 'lease_lost'

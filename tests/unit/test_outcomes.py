@@ -94,7 +94,9 @@ def test_every_error_has_a_class_that_the_contract_names(kind):
     if kind in ERROR_CLASS:
         assert ERROR_CLASS[kind] in ("transient", "deterministic", "unknown")
     else:
-        assert kind in (Kind.COMPLETED, Kind.CANCELLED, Kind.RELEASED), f"{kind} is an error without a class"
+        assert kind in (Kind.COMPLETED, Kind.INTERRUPTED, Kind.CANCELLED, Kind.RELEASED), (
+            f"{kind} is an error without a class"
+        )
 
 
 def test_the_last_failure_is_the_end():
