@@ -321,7 +321,8 @@ async def reclaim(conn: AsyncConnection[Any]) -> list[Wake]:
 
 async def stage(conn: AsyncConnection[Any]) -> list[Wake]:
     """Queue the scheduled jobs whose time has come."""
-    return await _moved(conn, load("stage", rows=DUTY_ROWS), {})
+    params = {"share": conf.retry_share, "least_per_s": conf.retry_min_per_s}
+    return await _moved(conn, load("stage", rows=DUTY_ROWS), params)
 
 
 async def expire(conn: AsyncConnection[Any]) -> list[Wake]:

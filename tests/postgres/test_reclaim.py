@@ -1,15 +1,19 @@
 """Reclaim: what dead workers hold is taken back, once, and counted as a failure."""
 
+import json
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
 from llmjobs import queue
-from llmjobs.models import Attempt, Job, JobEvent, JobResult, Worker
+from llmjobs.events import Event, append
+from llmjobs.models import Attempt, Job, JobEvent, JobResult, Model, Provider, Worker
 from llmjobs.states import State
 from tests.hands import claimed_job, submit
+from tests.properties.ground import check_identity
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -170,3 +174,108 @@ def test_a_lost_place_is_free_for_the_client_again(hand, other, pool, client):
     die(hand)
     other.reclaim()
     assert len(other.claim(pool)) == 1
+
+
+# What the log has of an answer is not bought again.
+
+
+def whole(claimed, finish_reason="stop", output_tokens=7):
+    """The end of a chat stream's text, as a worker logs it before the stream's own end."""
+    data = {"text": "", "finish_reason": finish_reason, "output_tokens": output_tokens}
+    return Event(claimed.id, claimed.attempt, (claimed.epoch << 20) + 9, "delta", data)
+
+
+def test_an_answer_whose_text_was_all_there_is_settled_from_the_log(hand, other, client, pool):
+    Model.objects.update(input_usd_per_mtok=1, output_usd_per_mtok=2)
+    claimed = claimed_job(hand, client, pool)
+    hand.say(claimed, "Hello ", n=1)
+    hand.say(claimed, "there.", n=2)
+    hand.run(append(hand.connection, [whole(claimed)], worker=hand.worker))
+    queue.cancel([claimed.id])
+    die(hand)
+    other.reclaim()
+    job, attempt, result = Job.objects.get(), Attempt.objects.get(), JobResult.objects.get()
+    assert (job.state, job.failures) == (State.COMPLETED, 0), "an answer that had finished wins over a cancel"
+    assert (attempt.outcome, attempt.output_tokens) == ("completed", 7)
+    assert "without another call" in attempt.decision
+    assert attempt.cost_usd == (attempt.input_tokens + 2 * 7) / Decimal(1_000_000) == result.cost_usd
+    assert (result.output_text, result.error_code) == ("Hello there.", None)
+    output = json.loads(result.output)
+    assert list(output)[:5] == ["id", "object", "created", "model", "choices"]
+    [choice] = output["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("Hello there.", "stop")
+    assert output["usage"]["completion_tokens"] == 7 == result.usage["completion_tokens"]
+    assert JobEvent.objects.latest("seq").type == "done"
+    hand.fold()
+    check_identity()
+
+
+def test_a_stale_worker_whose_answer_was_settled_from_the_log_has_lost_its_lease(hand, other, client, pool):
+    claimed = claimed_job(hand, client, pool)
+    hand.run(append(hand.connection, [whole(claimed)], worker=hand.worker))
+    die(hand)
+    other.reclaim()
+    assert hand.settle(claimed) == {}
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses"])
+def test_a_job_that_keeps_what_had_come_ends_with_it(hand, other, client, pool, endpoint):
+    asked = {"messages": [{"role": "user", "content": "Hi"}]} if "chat" in endpoint else {"input": "Hi"}
+    claimed = claimed_job(hand, client, pool, body=asked, on_interrupt="keep")
+    hand.say(claimed, "Half of")
+    die(hand)
+    other.reclaim()
+    job, attempt, result = Job.objects.get(), Attempt.objects.get(), JobResult.objects.get()
+    assert (job.state, job.failures, attempt.outcome) == (State.COMPLETED, 0, "interrupted")
+    assert (result.output_text, result.error_code) == ("Half of", None)
+    output = json.loads(result.output)
+    if "chat" in endpoint:
+        assert output["choices"][0]["finish_reason"] == "interrupted"
+    else:
+        assert output["incomplete_details"] == {"reason": "interrupted"}
+        assert output["output"][0]["content"][0]["text"] == "Half of"
+
+
+def test_a_job_that_keeps_what_had_come_starts_over_where_nothing_had(hand, other, client, pool):
+    claimed_job(hand, client, pool, on_interrupt="keep")
+    die(hand)
+    other.reclaim()
+    assert Job.objects.get().state == State.SCHEDULED
+
+
+def test_what_a_lost_attempt_streamed_is_priced_and_bounded(hand, other, client, pool):
+    Model.objects.update(input_usd_per_mtok=1, output_usd_per_mtok=4)
+    claimed = claimed_job(hand, client, pool, max_cost_usd=0.00002)
+    hand.say(claimed, "x" * 40)
+    die(hand)
+    other.reclaim()
+    attempt = Attempt.objects.get()
+    assert (attempt.input_tokens, attempt.output_tokens) == (claimed.est_input_tokens, 10)
+    assert attempt.cost_usd == (claimed.est_input_tokens + 4 * 10) / Decimal(1_000_000)
+    assert attempt.cost == claimed.est_input_tokens + 4 * 10
+    assert Job.objects.get().state == State.DEAD and "max_cost_usd" in attempt.decision
+    hand.fold()
+    check_identity()
+
+
+def test_a_response_that_goes_on_at_the_provider_costs_the_lost_attempt_nothing_and_is_picked_up(
+    hand, other, client, pool
+):
+    Provider.objects.update(has_background=True)
+    claimed = claimed_job(hand, client, pool, body={"input": "Hi"}, on_interrupt="keep")
+    assert (claimed.has_background, claimed.resume_id) == (True, None)
+    Attempt.objects.update(provider_response_id="resp_1")
+    hand.say(claimed, "Half of")
+    die(hand)
+    other.reclaim()
+    attempt = Attempt.objects.get()
+    assert (attempt.outcome, attempt.cost, attempt.output_tokens) == ("lost", 0, 0)
+    assert "picked up" in attempt.decision
+    Job.objects.update(available_at=timezone.now())
+    other.stage()
+    [again] = other.claim(pool)
+    assert again.resume_id == "resp_1"
+    Job.objects.filter(id=again.id).update(endpoint="/v1/chat/completions")
+    other.release(again)
+    [chat] = other.claim(pool)
+    assert chat.resume_id is None, "that endpoint has no background"
