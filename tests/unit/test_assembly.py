@@ -293,3 +293,39 @@ def test_the_text_of_a_body_is_its_first_choice():
     assert text_of(Endpoint.CHAT, chat) == "a"
     assert text_of(Endpoint.RESPONSES, response) == "ab"
     assert text_of(Endpoint.EMBEDDINGS, {"data": []}) == ""
+
+
+# What is known of an answer before its stream has come to its own end.
+
+
+def test_a_text_is_whole_once_its_finish_reason_is_there():
+    assembler, _ = assembled(chunk({"role": "assistant", "content": "Hi"}), end=False)
+    assert assembler.finish_reason is None
+    assembler.add(json.dumps(chunk({}, finish_reason="stop")).encode())
+    assert assembler.finish_reason == "stop" and not assembler.is_finished
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk({"tool_calls": [{"index": 0, "function": {"name": "f"}}]}), chunk({}, finish_reason="tool_calls")],
+        [chunk({"refusal": "No."}), chunk({}, finish_reason="stop")],
+        [chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk({}, finish_reason="stop")],
+        [chunk({"content": "a"}, logprobs={"content": [1]}), chunk({}, finish_reason="stop")],
+    ],
+    ids=["tool call", "refusal", "two choices", "logprobs"],
+)
+def test_an_answer_that_is_more_than_its_text_is_never_whole_before_its_end(chunks):
+    assert assembled(*chunks, end=False)[0].finish_reason is None
+
+
+@given(st.lists(OBJECTS, max_size=6))
+def test_whatever_came_before_a_break_has_a_body(chunks):
+    for assembler in (ChatAssembler(), ResponsesAssembler()):
+        for part in chunks:
+            try:
+                assembler.add(json.dumps(part).encode())
+            except (StreamError, ValueError):
+                break
+        assert json.dumps(assembler.interrupted("text"))
+        assert assembler.finish_reason is None or isinstance(assembler.finish_reason, str)

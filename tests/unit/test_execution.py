@@ -23,7 +23,8 @@ ANY_TEXT = st.text(st.sampled_from("\ud83d\ude42\0aü") | st.characters(exclude_
 def claimed(**fields):
     values = {
         "id": 7, "public_id": uuid4(), "attempt": 1, "epoch": 2, "failures": 0, "endpoint": Endpoint.CHAT, "size": 0,
-        "has_handler": False, "keeps_partial": False, "has_background": False, "resume_id": None, "client_id": 1, "client": "acme", "tier": "pro", "max_attempts": 3, "timeout_s": 5.0, "charged": 40.0,
+        "has_handler": False, "keeps_partial": False, "has_background": False, "resume_id": None,
+        "client_id": 1, "client": "acme", "tier": "pro", "max_attempts": 3, "timeout_s": 5.0, "charged": 40.0,
         "est_input_tokens": 8, "est_output_tokens": 32, "retry_left_s": 3600.0, "waited_s": 0.1,
         "body": '{"messages": []}', "max_cost_usd": None, "spent_usd": Decimal(0), "pool_id": 1, "model": "m",
         "upstream_name": "m", "input_usd_per_mtok": None, "output_usd_per_mtok": None, "provider": "p",
