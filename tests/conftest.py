@@ -7,9 +7,14 @@ It is a throw-away server, and goes with the controlling process, however that e
 
 import importlib
 import os
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
 
 import pytest
+from django.core.management.commands import flush
 from django.db import connection
+from django.db.backends.base.introspection import BaseDatabaseIntrospection as DatabaseIntrospection
 
 from llmjobs.models import Turnstile
 
@@ -17,7 +22,24 @@ from llmjobs.models import Turnstile
 for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ADMINS", "LLMJOBS_OPERATOR_WEBHOOK_URL"):
     os.environ.pop(name, None)
 
+# Content types and permissions, which `migrate` makes: the same for all tests, and most of what a flush cost.
+LASTING = frozenset({"django_content_type", "auth_permission"})
 SEEDS = importlib.import_module("llmjobs.migrations.0002_hot_tables").SEEDS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_flush() -> Iterator[None]:
+    """A flush after a test that commits leaves what lasts, and need not make it anew."""
+    real = DatabaseIntrospection.django_table_names
+
+    def less(self: Any, *args: Any, **options: Any) -> list[str]:
+        return [name for name in real(self, *args, **options) if name not in LASTING]
+
+    with (
+        patch.object(DatabaseIntrospection, "django_table_names", less),
+        patch.object(flush, "emit_post_migrate_signal", lambda *args, **options: None),
+    ):
+        yield
 
 
 @pytest.fixture(autouse=True)
