@@ -134,9 +134,7 @@ def decide(
         case Kind.CANCELLED:
             return Decision(State.CANCELLED, False, 0, "Aborted: a cancel was asked for.")
         case Kind.RELEASED:
-            return Decision(
-                State.QUEUED, False, 0, "Handed back by its worker, which drains or missed its slot; no failure."
-            )
+            return _released(outcome, bounds, cost_usd or Decimal(0))
         case Kind.DETERMINISTIC:
             return Decision(State.FAILED, True, 0, f"The request itself can't succeed, so it is not repeated. {said}")
         case Kind.UNRECOGNISED:
@@ -167,6 +165,17 @@ def decide(
         return Decision(State.QUEUED, False, 0, words)
     counted = f"failure {failures} of {bounds.max_attempts}" if is_failure else "no failure counted"
     return Decision(State.SCHEDULED, is_failure, delay_s, f"Tried again in {delay_s:.1f} s ({counted}). {said}")
+
+
+def _released(outcome: Outcome, bounds: Bounds, cost_usd: Decimal) -> Decision:
+    """No failure. But a call that was sent cost something, and no number of deploys shall buy it without end."""
+    if outcome.sent_ago_s is not None and bounds.retry_left_s <= 0:
+        return Decision(State.DEAD, False, 0, "Handed back, and the time for retries (retry_for_s) is over.")
+    spent = bounds.spent_usd + cost_usd
+    if cost_usd and bounds.max_cost_usd is not None and spent >= bounds.max_cost_usd:
+        words = f"Handed back; lost attempts cost ${spent:f} of at most ${bounds.max_cost_usd:f}: dead-lettered."
+        return Decision(State.DEAD, False, 0, words)
+    return Decision(State.QUEUED, False, 0, "Handed back by its worker, which drains or missed its slot; no failure.")
 
 
 def kept(outcome: Outcome) -> Outcome:

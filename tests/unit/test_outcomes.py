@@ -1,10 +1,11 @@
 """How an attempt ended, and what follows: the tables of `classify` and `decide`."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome, backoff_s, classify, decide
+from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome, backoff_s, classify, decide, kept
 from llmjobs.states import TRANSITIONS, State
 
 BOUNDS = Bounds(attempt=1, failures=0, max_attempts=3, retry_left_s=3600)
@@ -196,3 +197,29 @@ def test_backoff_begins_at_nothing():
 def test_backoff_is_drawn_by_chance():
     drawn = {backoff_s(5, base_s=1, cap_s=60) for _ in range(50)}
     assert len(drawn) > 40 and all(0 <= wait_s < 32 for wait_s in drawn)
+
+
+def released(bounds, *, sent_ago_s=1.0, cost_usd=None):
+    return decide(Outcome(Kind.RELEASED, sent_ago_s=sent_ago_s), bounds, cost_usd=cost_usd, **POLICY)
+
+
+def test_releases_of_sent_calls_are_bounded_by_time_and_money():
+    """However often workers are deployed."""
+    assert released(BOUNDS).state is State.QUEUED
+    late = Bounds(attempt=9, failures=0, max_attempts=3, retry_left_s=-1)
+    assert released(late).state is State.DEAD
+    assert released(late, sent_ago_s=None).state is State.QUEUED, "it cost nothing, and may never have had its turn"
+    dear = Bounds(1, 0, 3, 3600, spent_usd=Decimal("0.9"), max_cost_usd=Decimal(1))
+    assert released(dear, cost_usd=Decimal("0.05")).state is State.QUEUED
+    decision = released(dear, cost_usd=Decimal("0.1"))
+    assert decision.state is State.DEAD and not decision.is_failure and "$1" in decision.words
+
+
+def test_what_had_come_is_kept_of_breaks_alone():
+    broken = Outcome(Kind.UNKNOWN, output_text="Half", partial="{}")
+    assert kept(broken).kind is Kind.INTERRUPTED and kept(broken).output == "{}"
+    assert decide(kept(broken), BOUNDS, **POLICY).state is State.COMPLETED
+    for kind in (Kind.CANCELLED, Kind.DETERMINISTIC, Kind.COMPLETED, Kind.NOT_SENT):
+        outcome = replace(broken, kind=kind)
+        assert kept(outcome) is outcome
+    assert kept(replace(broken, output_text="")).kind is Kind.UNKNOWN, "there is nothing to keep"
