@@ -5,7 +5,6 @@ in a while, so that what is not counted stays some thousand rows.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from django.db import connection, transaction
@@ -38,8 +37,12 @@ async def count(conn: AsyncConnection[Any]) -> int:
 
 def help_on_commit(job_ids: Sequence[int]) -> None:
     """Who submits these looks, after its commit, whether anybody counts: once in so many jobs."""
+
+    def help_if_many() -> None:  # with a name of its own: Django logs by it what a robust hook raises
+        help_count(least=HELP_CHANGES)
+
     if job_ids and job_ids[0] // HELP_EVERY_JOBS != (job_ids[-1] + 1) // HELP_EVERY_JOBS:
-        transaction.on_commit(partial(help_count, least=HELP_CHANGES), robust=True)
+        transaction.on_commit(help_if_many, robust=True)
 
 
 def help_count(*, least: int) -> int:

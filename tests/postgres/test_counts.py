@@ -2,6 +2,7 @@
 
 import importlib
 import random
+from contextlib import nullcontext
 from datetime import timedelta
 
 import psycopg
@@ -185,6 +186,20 @@ def test_without_workers_who_submits_counts_now_and_then(client, pool, monkeypat
         submit(client, pool)
         assert JobCountChange.objects.count() <= 20
     assert JobCount.objects.exists() and differences() == []
+
+
+@pytest.mark.parametrize("is_joining", [False, True])
+def test_a_count_that_fails_after_a_submit_takes_nothing_with_it(client, pool, monkeypatch, is_joining):
+    """Its connection may be cut between the commit and the count: the job is there, and the caller must hear of it."""
+
+    def cut(**_):
+        raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(counts, "HELP_EVERY_JOBS", 1)
+    monkeypatch.setattr(counts, "help_count", cut)
+    with transaction.atomic() if is_joining else nullcontext():
+        [job] = submit(client, pool)
+    assert Job.objects.get().id == job.id
 
 
 def test_the_bound_lags_behind_by_two_to_four_seconds(client, pool):
