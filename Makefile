@@ -2,9 +2,10 @@
 
 PORT ?= 8000
 TESTS ?= tests
+SEED ?= 1
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: demo setup setup-dev test check format bench lock
+.PHONY: demo setup setup-dev test check format bench chaos lock
 
 demo: setup
 	@exec $(VENV_PYTHON) manage.py demo --port $(PORT)
@@ -31,6 +32,10 @@ format: setup-dev
 
 bench: setup-dev
 	@exec $(VENV_PYTHON) -m tests.bench
+
+# A quarter of an hour; QUICK=1: small, in minutes; SEED=7: other jobs, other moments.
+chaos: setup-dev
+	@exec $(VENV_PYTHON) -m tests.chaos --seed $(SEED) $(if $(QUICK),--quick)
 
 # The lists of people become the lists of machines: every version pinned, every file hashed. Needs uv.
 lock:

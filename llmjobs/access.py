@@ -60,6 +60,7 @@ class Caller:
     scopes: frozenset[str]
     is_operator: bool  # sees every client's jobs
     steers_all: bool  # may also cancel and erase them
+    api_key_id: int | None = None  # None: a session
 
     @classmethod
     def from_key(cls, key: ApiKey) -> Self:
@@ -72,6 +73,7 @@ class Caller:
             scopes=frozenset(key.scopes),
             is_operator=is_operator,
             steers_all=is_operator,
+            api_key_id=key.pk,
         )
 
     @classmethod

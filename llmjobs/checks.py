@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.management import CommandError, get_commands
 from django.db import DatabaseError, connections
 
 from llmjobs import conf
-from llmjobs.incidents import SECRET_PREFIX, webhook_key
+from llmjobs.signing import SECRET_PREFIX, webhook_key
 
 OLDEST_POSTGRES = 15
 
@@ -98,6 +98,19 @@ def _is_secret(value: str) -> bool:
         return value.startswith(SECRET_PREFIX) and 24 <= len(webhook_key(value)) <= 64
     except ValueError:
         return False
+
+
+@register(Tags.security, deploy=True)
+def check_webhooks_stay_outside(**_: Any) -> list[CheckMessage]:
+    if not conf.conf.webhook_allow_private:
+        return []
+    return [
+        Warning(
+            "LLMJOBS_WEBHOOK_ALLOW_PRIVATE is true: whoever may submit a job can have a POST made inside your network",
+            hint="Leave it out, unless every client is trusted with that.",
+            id="llmjobs.W001",
+        )
+    ]
 
 
 @register(Tags.database)

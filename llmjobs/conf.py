@@ -148,7 +148,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("webhook_per_receiver",     int,   4,         1,    1_000,        "Of these, to one host: a slow one must not take them all."),
     Knob("webhook_allow_private",    bool,  False,     0,    0,            "Deliver to private, loopback and link-local addresses: for demos and closed networks alone."),
     Knob("webhook_secret_overlap_s", float, DAY_S,     0,    30 * DAY_S,   "A secret that was rotated signs beside the new one for so long."),
-    Knob("handler_tries_max",        int,   10,        1,    1_000,        "A handler that raises is called again so often, then it is left to an operator."),
+    Knob("handler_tries_max",        int,   20,        1,    1_000,        "A handler that raises is called again so often, then it is left to an operator."),
 
     # Retention.
     Knob("keep_jobs_days",           float, 30,        0,    36_500,       "Finished jobs, with all that belongs to them, are removed after that; 0: never. What was spent stays counted."),

@@ -80,7 +80,8 @@ async def one_trip(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
     """
     try:
         async with conn.pipeline():
-            await conn.execute("begin")
+            # Said here: the connection's isolation level goes out with psycopg's own BEGIN alone.
+            await conn.execute("begin isolation level read committed")
             yield
             await conn.execute("commit")
     except BaseException:

@@ -18,11 +18,12 @@ from llmjobs.conf import conf
 from llmjobs.estimates import cost_usd, weighted_tokens
 from llmjobs.events import Event
 from llmjobs.leases import Claimed, Settlement
+from llmjobs.models.pools import may_hold_key
 from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome, Told, Usage
 from llmjobs.pacing import Lateness
-from llmjobs.providers.openai import Call, Timeouts
+from llmjobs.providers.calls import Call, Timeouts
 from llmjobs.signals import Signal, from_headers, signal_of
-from llmjobs.states import SEQ_EPOCH, Endpoint, EventType
+from llmjobs.states import SEQ_EPOCH, Endpoint, EventType, State
 
 logger = logging.getLogger("llmjobs.attempt")
 
@@ -66,6 +67,7 @@ class Attempt:
         self.is_ended = False  # the call is over; its settlement is on its way
         self._seq = job.epoch * SEQ_EPOCH
         self._is_whole_told = False  # that all of its text is there, so that it can be settled from the log
+        self._response_id: str | None = None  # not yet told
         self._started = False
         self._task: asyncio.Task[Any] | None = None  # while the call is made: what a stop cancels
 
@@ -77,7 +79,7 @@ class Attempt:
             return outcome
         finally:
             self.is_ended = True
-            if self._texts:
+            if self._texts or self.job.has_handler:
                 self._has_news(self)
 
     async def _run(self, providers: Providers) -> Outcome:
@@ -137,9 +139,15 @@ class Attempt:
             if self.job.attempt > 1:
                 events.append(self._event(EventType.RESET, {}))
         text, whole = self._take_text(), self._take_whole()
-        if text or (whole and not self.is_ended):
+        # Its end comes with the same commit, unless a handler's time comes between.
+        if text or (whole and (not self.is_ended or self.job.has_handler)):
             events.append(self._event(EventType.DELTA, {"text": clean(text)} | whole))
         return events
+
+    def take_response_id(self) -> str | None:
+        """Once: by which a later attempt finds the response that goes on at the provider, should this one be lost."""
+        response_id, self._response_id = self._response_id, None
+        return response_id
 
     def _take_whole(self) -> dict[str, Any]:
         """Once: that no more text will come. Should this worker be lost now, the log has the answer (reclaim.sql)."""
@@ -186,12 +194,16 @@ class Attempt:
             from_headers(told, rpm=self.job.rpm, tpm=self.job.tpm, at=self._call.sent_at if self._call else None)
         )
 
+    def _on_response(self, response_id: str) -> None:
+        self._response_id = response_id
+        self._has_news(self)
+
     def _new_call(self) -> Call:
         job = self.job
         return Call(
             endpoint=job.endpoint,
             base_url=job.base_url,
-            api_key=os.environ.get(job.api_key_env, "").strip() if job.api_key_env else "",
+            api_key=os.environ.get(job.api_key_env, "").strip() if may_hold_key(job.api_key_env) else "",
             model=job.upstream_name,
             body=job.body,
             request_id=f"{job.public_id}.{job.attempt}",
@@ -206,6 +218,11 @@ class Attempt:
             on_text=self._on_text,
             keeps_partial=job.keeps_partial,
             on_told=self._on_told,
+            has_background=job.has_background,
+            resume_id=job.resume_id,
+            is_last=job.failures + 1 >= job.max_attempts,
+            is_unwanted=lambda: self.stop_reason is Kind.CANCELLED,
+            on_response=self._on_response,
         )
 
 
@@ -230,6 +247,8 @@ def settlement(attempt: Attempt, outcome: Outcome) -> Settlement:
         cap_s=conf.backoff_cap_s,
         cost_usd=price,
     )
+    if error is None and decision.state is State.DEAD:
+        error = Error("retries_exhausted", decision.words)
     _log(attempt, outcome, decision.state, price)
     return Settlement(
         job_id=job.id,

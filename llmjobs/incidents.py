@@ -9,12 +9,8 @@ a worker that dies between leaves it to another, so the same `webhook-id` may co
 """
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import logging
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +22,7 @@ from psycopg.rows import dict_row
 
 from llmjobs.conf import conf
 from llmjobs.database import Connect
+from llmjobs.signing import webhook_headers
 from llmjobs.sql import load
 
 logger = logging.getLogger("llmjobs.incidents")
@@ -37,7 +34,6 @@ TAKEN_S = 120.0  # longer than one telling with all its time-outs
 BACKOFF_BASE_S, BACKOFF_CAP_S = 10.0, 3600.0
 WORDS_CHARS_MAX = 300  # of the provider's own words
 HEARD_MAX = 1_000
-SECRET_PREFIX = "whsec_"  # noqa: S105 (of all such secrets)
 
 # Why jobs wait, as people read it: in e-mails, on the admin's pages.
 REASONS = {
@@ -143,27 +139,12 @@ async def _by_webhook(incident: dict[str, Any]) -> None:
 
     event = "opened" if incident["is_opening"] else "closed"
     body = json.dumps(payload(incident), ensure_ascii=False).encode()
-    headers = webhook_headers(f"msg_incident_{incident['id']}_{event}", body, conf.operator_webhook_secret)
+    keys = [conf.operator_webhook_secret] if conf.operator_webhook_secret else []
+    headers = webhook_headers(f"msg_incident_{incident['id']}_{event}", body, keys)
     async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client, asyncio.timeout(TIMEOUT_S):
         answer = await client.post(conf.operator_webhook_url, content=body, headers=headers)
     if not answer.is_success:
         raise Refused(answer.status_code)
-
-
-def webhook_headers(message_id: str, body: bytes, secret: str) -> dict[str, str]:
-    """Standard Webhooks; signed where there is a secret. Raises binascii.Error if that is none (checks.py says so)."""
-    sent_at = str(int(time.time()))
-    headers = {"content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": sent_at}
-    if secret:
-        key = webhook_key(secret)
-        digest = hmac.digest(key, b".".join((message_id.encode(), sent_at.encode(), body)), hashlib.sha256)
-        headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
-    return headers
-
-
-def webhook_key(secret: str) -> bytes:
-    """The bytes that `whsec_…` stands for. Raises binascii.Error, a ValueError."""
-    return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
 
 
 def payload(incident: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep, count, fall back, sample, tell.
+"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep, count, fall back, sample, prune, tell.
 
 Each is bounded, safe on all workers, and runs at its own pace, until it finds less than a full batch. When Postgres is
 gone a duty skips its turn.
@@ -12,10 +12,11 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from llmjobs import counts, fallback, queue, samples
+from llmjobs import counts, fallback, queue, retention, samples
 from llmjobs.conf import conf
 from llmjobs.database import Connect
 from llmjobs.events import Wake
+from llmjobs.host_calls import PendingCalls
 from llmjobs.incidents import Teller
 
 logger = logging.getLogger("llmjobs.worker")
@@ -49,7 +50,9 @@ class Duties:
             self._every("count", lambda: counts.COUNT_EVERY_S, _count),
             self._every("fall back", lambda: fallback.FALL_BACK_EVERY_S, _fall_back),
             self._every("sample", lambda: samples.SAMPLE_EVERY_S, _sample),
+            retention.keep_pruning(self._connect),
             Teller(self._connect).run(),  # by itself: no connection is held while somebody is told
+            PendingCalls(self._connect).run(),
         ]
 
     async def _every(self, name: str, pace_s: Callable[[], float], verb: Verb) -> None:

@@ -169,7 +169,7 @@ def decide(
 
 def _released(outcome: Outcome, bounds: Bounds, cost_usd: Decimal) -> Decision:
     """No failure. But a call that was sent cost something, and no number of deploys shall buy it without end."""
-    if outcome.sent_ago_s is not None and bounds.retry_left_s <= 0:
+    if outcome.sent_ago_s is not None and bounds.attempt > 1 and bounds.retry_left_s <= 0:
         return Decision(State.DEAD, False, 0, "Handed back, and the time for retries (retry_for_s) is over.")
     spent = bounds.spent_usd + cost_usd
     if cost_usd and bounds.max_cost_usd is not None and spent >= bounds.max_cost_usd:

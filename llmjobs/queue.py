@@ -9,27 +9,23 @@ lanes.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError, OperationalError, connection, transaction
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db import IntegrityError, connection, transaction
 from psycopg import AsyncConnection
-from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 
-from llmjobs import counts, drafts, limits, submissions
+from llmjobs import counts, drafts, handlers, joining, limits, submissions
 from llmjobs.catalog import pool_for
 from llmjobs.conf import conf
 from llmjobs.database import one_trip
-from llmjobs.errors import IdempotencyInProgress, IdempotencyKeyReused, JobNotFound, NotAllowed
+from llmjobs.errors import InvalidRequest, JobNotFound, NotAllowed
 from llmjobs.events import EVENTS_CHANNEL, WORK_CHANNEL, Event, Wake, append, wake_on_commit
 from llmjobs.folding import SHARD, fold
 from llmjobs.leases import Claim, Claimed, Settlement
-from llmjobs.models import Client, Job, JobEvent, JobRequest, JobResult
+from llmjobs.models import Client, Job
 from llmjobs.sql import load
 from llmjobs.states import TERMINAL
 from llmjobs.submissions import Submission
@@ -41,16 +37,25 @@ DUTY_ROWS = 500  # rows that a duty takes at once: its locks last milliseconds
 # Submit, cancel, requeue, erase: Django's connection.
 
 
-def submit(*, client: Client | str, idempotency_key: str | None = None, **fields: Any) -> Job:
+def submit(
+    *, client: Client | str, idempotency_key: str | None = None, on_settled: str | None = None, **fields: Any
+) -> Job:
     """Submit one call; takes part in the caller's transaction. `fields` are those of POST /api/jobs.
 
+    `on_settled`: the dotted path of a function that is called with the job in the transaction that ends it: see
+    handlers.py.
+    With dedupe="join" the client's own equal job is returned, if one has not ended. In a transaction, others who submit
+    with that key, or join equal jobs, are told IdempotencyInProgress until its end.
     Raises InvalidRequest (with `param`), ModelNotFound, IdempotencyKeyReused, and what limits.py refuses: QueueFull,
     InsufficientQuota, RateLimitExceeded. Inside a transaction these are raised as far as can be seen then; what others
     submit before its commit may still take the room, and then the commit itself fails, with a django.db.DatabaseError
     whose `__cause__.sqlstate` is limits.SQLSTATE.
     """
     owner = client if isinstance(client, Client) else Client.objects.select_related("tier").get(name=client)
-    job, _ = submit_submission(owner, submissions.parse(fields), idempotency_key)
+    submission = submissions.parse(fields)
+    if on_settled is not None:
+        submission = handlers.attached(submission, on_settled)
+    job, _ = submit_submission(owner, submission, idempotency_key)
     return job
 
 
@@ -59,49 +64,65 @@ async def asubmit(*, client: Client | str, idempotency_key: str | None = None, *
     return await sync_to_async(submit)(client=client, idempotency_key=idempotency_key, **fields)
 
 
-def submit_submission(client: Client, submission: Submission, idempotency_key: str | None = None) -> tuple[Job, bool]:
-    """The job, and whether it is a replay: the job that an equal request with the same key made before."""
-    if idempotency_key is None:
-        return submit_many(client, [submission])[0], False
-    is_joining = not connection.get_autocommit()
-    submissions.check_idempotency_key(idempotency_key)
-    if (job := _submitted_before(client, idempotency_key, submission)) is not None:
+def submit_submission(
+    client: Client,
+    submission: Submission,
+    idempotency_key: str | None = None,
+    *,
+    api_key_id: int | None = None,
+    retry_count: int | None = None,
+) -> tuple[Job, bool]:
+    """The job, and whether it is an earlier submit's: by the same key, by an SDK's retry, by dedupe (joining.py).
+
+    `api_key_id`: the key that it came with; `retry_count`: the SDK's, 0 at its first try. An earlier job is answered
+    before limits are looked at.
+    """
+    is_inside = not connection.get_autocommit()
+    asked = joining.Asked(client, submission, idempotency_key, api_key_id, retry_count)
+    if not asked.may_join:
+        with limits.told(client):
+            return _submit(client, [submission], look_before=is_inside, api_key_id=api_key_id)[0], False
+    if idempotency_key is not None:
+        submissions.check_idempotency_key(idempotency_key)
+    if (job := asked.made_with_key()) is not None:
         return job, True
     try:
-        with limits.told(client), transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("select current_setting('lock_timeout')")
-            [before] = cursor.fetchone()
-            cursor.execute("set local lock_timeout = '2s'")  # another with this key may not have committed yet
-            [job] = _submit(client, [submission], [idempotency_key], look_before=is_joining)
-            cursor.execute("select set_config('lock_timeout', %s, true)", [before])  # the host's own
+        with limits.told(client), joining.told_in_progress(), transaction.atomic(), joining.short_waits():
+            if (job := asked.made_before()) is not None:
+                return job, True
+            [job] = _submit(client, [submission], [idempotency_key], look_before=is_inside, api_key_id=api_key_id)
         return job, False
     except IntegrityError:
-        job = _submitted_before(client, idempotency_key, submission)
-        if job is None:
+        if (job := asked.made_with_key()) is None:
             raise
         return job, True
-    except OperationalError as error:
-        if not isinstance(error.__cause__, LockNotAvailable):
-            raise
-        raise IdempotencyInProgress(
-            "another request with this Idempotency-Key is still being taken in",
-            code="idempotency_in_progress",
-        ) from error
 
 
 def submit_many(client: Client, asked: Sequence[Submission], keys: Sequence[str | None] = ()) -> list[Job]:
     """Submit many in one statement, in order. The jobs come with pool, client and tier, without request and result.
 
+    `asked`: of submissions.parse, and of handlers.attached for what submit has as `on_settled`.
     All or none: QueueFull, say, is that there is not room for all of them. See submit for what a transaction changes.
     """
+    if any(submission.joins for submission in asked):
+        raise InvalidRequest('expected "none" among many, got "join": submit that one by itself', param="dedupe")
     with limits.told(client):
         return _submit(client, asked, keys, look_before=not connection.get_autocommit())
 
 
-def _submit(client: Client, asked: Sequence[Submission], keys: Sequence[str | None], *, look_before: bool) -> list[Job]:
+def _submit(
+    client: Client,
+    asked: Sequence[Submission],
+    keys: Sequence[str | None] = (),
+    *,
+    look_before: bool,
+    api_key_id: int | None = None,
+) -> list[Job]:
+    for path in {submission.on_settled for submission in asked} - {None}:
+        handlers.check(path)
     pools = {name: pool_for(name, client) for name in {submission.model for submission in asked}}
     rows = [
-        drafts.row(client, submission, pools[submission.model], keys[index] if keys else None)
+        drafts.row(client, submission, pools[submission.model], keys[index] if keys else None, api_key_id)
         for index, submission in enumerate(asked)
     ]
     is_rejected = any(row["is_rejected_when_limited"] for row in rows)
@@ -126,32 +147,32 @@ def _submit(client: Client, asked: Sequence[Submission], keys: Sequence[str | No
     return jobs
 
 
-def _submitted_before(client: Client, key: str, submission: Submission) -> Job | None:
-    is_kept = Q(job__created_at__gt=Now() - timedelta(seconds=conf.idempotency_keep_s))
-    request = JobRequest.objects.filter(client=client, idempotency_key=key).annotate(is_kept=is_kept).first()
-    if request is None:
-        return None
-    if not request.is_kept:
-        JobRequest.objects.filter(pk=request.pk).update(idempotency_key=None)
-        return None
-    if request.fingerprint != submission.fingerprint:
-        raise IdempotencyKeyReused(
-            "expected the body that first came with this Idempotency-Key, got another one",
-            param="Idempotency-Key",
-            code="idempotency_key_reused",
-        )
-    return Job.objects.select_related("pool__provider", "client", "tier", "request", "result").get(id=request.job_id)
-
-
 def cancel(job_ids: Iterable[int], *, client_id: int | None = None) -> list[int]:
-    """Cancel waiting jobs at once; ask the workers of running ones to abort. Idempotent. Returns the ids it changed."""
-    with connection.cursor() as cursor:
-        cursor.execute(load("cancel"), {"ids": list(job_ids), "client_id": client_id})
+    """Cancel waiting jobs at once; ask the workers of running ones to abort. Idempotent. Returns the ids it changed.
+
+    The handlers of those that it ends are called in the same transaction, before it returns.
+    """
+    ids, is_ours = list(job_ids), connection.get_autocommit()
+    try:
+        return _cancel(ids, client_id, calls_handlers=True)
+    except handlers.TransactionEnded:
+        if not is_ours:
+            raise
+        return _cancel(ids, client_id, calls_handlers=False)  # a worker calls them
+
+
+def _cancel(ids: list[int], client_id: int | None, *, calls_handlers: bool) -> list[int]:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(load("cancel"), {"ids": ids, "client_id": client_id})
         rows = cursor.fetchall()
-    wake_on_commit(
-        (EVENTS_CHANNEL, [Wake(job_id, owner, seq) for job_id, owner, seq, state, _ in rows if state != "running"]),
-        (WORK_CHANNEL, [f"cancel:{job_id}:{attempt}" for job_id, _, _, state, attempt in rows if state == "running"]),
-    )
+        ended = [row for row in rows if row[3] != "running"]
+        running = [row for row in rows if row[3] == "running"]
+        wake_on_commit(
+            (EVENTS_CHANNEL, [Wake(job_id, owner, seq) for job_id, owner, seq, *_ in ended]),
+            (WORK_CHANNEL, [f"cancel:{job_id}:{attempt}" for job_id, _, _, _, attempt, _ in running]),
+        )
+        if calls_handlers:
+            handlers.call_ended([job_id for job_id, *_, has_handler in ended if has_handler])
     return [row[0] for row in rows]
 
 
@@ -178,6 +199,8 @@ def unblock(pool_ids: Iterable[int]) -> None:
 def erase(job_id: int) -> None:
     """Remove a finished job's request, output and events; the job's row, its usage and cost, and its ledger stay.
 
+    Gone too is what may quote these: the words of errors. An Idempotency-Key finds the job for as long as before; a
+    webhook or a handler that is still to be told gets the job without them.
     Raises JobNotFound, or NotAllowed while the job is not finished.
     """
     with transaction.atomic():
@@ -186,9 +209,8 @@ def erase(job_id: int) -> None:
             raise JobNotFound(str(job_id))
         if job.state not in TERMINAL:
             raise NotAllowed(f"expected a finished job, got one that is {job.state}")
-        JobRequest.objects.filter(job_id=job_id).delete()
-        JobResult.objects.filter(job_id=job_id).update(output=None, output_text="", error_message=None)
-        JobEvent.objects.filter(job_id=job_id).delete()
+        with connection.cursor() as cursor:
+            cursor.execute(load("erase"), {"ids": [job_id], "key_kept_s": conf.idempotency_keep_s})
 
 
 acancel = sync_to_async(cancel)
@@ -297,6 +319,26 @@ async def settle(
         for job_id in await _settled_before(conn, missing, worker):
             states[job_id] = "settled"
     return states, [Wake(job_id, client_id, seq) for job_id, client_id, seq, _ in moved]
+
+
+def settle_with_handler(settlement: Settlement, *, worker: UUID) -> tuple[str, list[Wake]] | None:
+    """End one attempt, and tell the handler of the job that it ends, in the caller's transaction (Django's connection).
+
+    Returns the new state and the wake-ups to send after the commit. None: the lease is not held, as far as can be seen
+    here; nothing was written, and `settle` has the last word.
+    """
+    rows = json.dumps([settlement.json()], ensure_ascii=False)
+    with connection.cursor() as cursor:
+        cursor.execute(load("pin_writes"))
+        cursor.execute(load("settle"), {"settlements": rows, "worker": worker})
+        moved = cursor.fetchall()
+        cursor.execute(load("unpin_writes"))
+    if not moved:
+        return None
+    [(job_id, client_id, seq, state)] = moved
+    if state in TERMINAL:
+        handlers.call_ended([job_id])
+    return state, [Wake(job_id, client_id, seq)]
 
 
 async def _settled_before(conn: AsyncConnection[Any], missing: Sequence[Settlement], worker: UUID) -> list[int]:

@@ -64,7 +64,7 @@ def _job(job: Job, place: Place | None, text: str | None, base_url: str) -> dict
         "metadata": request.metadata if request else {},
         "user": request.user if request else None,
         "idempotency_key": request.idempotency_key if request else None,
-        "prompt_hash": request.prompt_hash if request else None,
+        "prompt_hash": (request.prompt_hash or None) if request else None,  # "": erased, but for its key
         "estimate": {"input_tokens": job.est_input_tokens, "output_tokens": job.est_output_tokens},
         "position": place.position if place else None,
         "eta_s": place.eta_s if place else None,

@@ -320,6 +320,9 @@ def _number(data: Mapping[str, Any], name: str, default: float | None, *, least:
 
 
 def _whole(data: Mapping[str, Any], name: str, default: int, *, least: int, most: int) -> int:
+    value = data.get(name)
+    if isinstance(value, float) and value.is_integer():  # JSON has one kind of number: 3.0 is 3
+        data = {name: int(value)}
     return _bounded(data, name, default, (int,), "a whole number", int, least=least, most=most)
 
 

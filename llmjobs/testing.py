@@ -90,6 +90,11 @@ class SimulatorProcess:
             after = page[-1]["n"]
         return calls
 
+    def resumes(self) -> list[dict[str, Any]]:
+        """Who came back for a response in the background: `what` is get, stream or cancel. Nothing of it is paid."""
+        resumes: list[dict[str, Any]] = self._ask("GET", "/_ledger?limit=0")["resumes"]
+        return resumes
+
     def _announced(self, prefix: str) -> str:
         stdout = self._running().stdout
         line = stdout.readline() if stdout else ""

@@ -24,6 +24,7 @@ from llmjobs import __version__, queue
 from llmjobs.conf import conf
 from llmjobs.coroutines import cancelled, first_of
 from llmjobs.database import DATABASE_GONE, async_pool
+from llmjobs.deliveries import Deliveries
 from llmjobs.execution import API_KEY_MISSING, Attempt, Providers, settlement
 from llmjobs.heartbeat import Beat, Heartbeat
 from llmjobs.leases import Claimed, handed_back
@@ -39,7 +40,7 @@ from llmjobs.writer import Writer
 
 logger = logging.getLogger("llmjobs.worker")
 
-POOL_CONNECTIONS = 11  # claims, writer, wake-ups, poll, seven duties; most of them are used now and then
+POOL_CONNECTIONS = 12  # claims, writer, wake-ups, poll, seven duties, webhooks; most are used now and then
 TICK_S = 0.5
 KEYS_MISSED_MAX = 2  # so often a worker that lacks a key keeps it to itself
 
@@ -89,6 +90,7 @@ class Worker:
         self._pool_ids = list(options.pools.values()) or None
         self._tier_ids = list(options.tiers.values()) or None
         self._rotation = Rotation(connect=self._connect, only=self._pool_ids, cancelled=self._cancel)
+        self._deliveries = Deliveries(self._connect)
 
     async def run(self) -> Report:
         """Until it is stopped, or empty where that was asked for. Raises one of DATABASE_GONE if it can't begin."""
@@ -107,8 +109,10 @@ class Worker:
             )
             side = [
                 asyncio.create_task(task)
-                for task in (*duties.all(), self._rotation.listen(), self._rotation.poll(), self._tick())
-            ]
+                for task in (
+                    *duties.all(), self._deliveries.run(), self._rotation.listen(), self._rotation.poll(), self._tick()
+                )
+            ]  # fmt: skip
             claims = asyncio.create_task(self._claims())
             try:
                 await first_of(self._stop.wait(), claims, writer, *side)
@@ -117,6 +121,7 @@ class Worker:
                 await cancelled(claims, *side)
                 self._writer.close()
                 await writer
+                await self._deliveries.close()
                 await asyncio.to_thread(heartbeat.stop)
                 await self._unregister()
                 await self._providers.close()
@@ -129,6 +134,7 @@ class Worker:
         self._rotation.poke()
         if self._signals > 1:
             self._release_all()
+            self._deliveries.abort()
 
     # Claiming.
 
@@ -344,6 +350,7 @@ class Worker:
 
     async def _drain(self, claims: asyncio.Task[None]) -> None:
         """Let what runs end, within the time allowed; hand the rest back."""
+        began_at, was_stopped = time.monotonic(), self._stop.is_set()
         self._stop.set()
         self._rotation.poke()
         await asyncio.gather(claims, return_exceptions=True)  # not cancelled: its commit may be on its way
@@ -358,8 +365,21 @@ class Worker:
             except TimeoutError:
                 self._release_all()
                 await self._idle.wait()
+        await self._finish_deliveries(began_at, was_stopped=was_stopped)
+
+    async def _finish_deliveries(self, began_at: float, *, was_stopped: bool) -> None:
+        """What is being sent may end, in the time that is left. Who ends by itself tells of its jobs first."""
+        begins_until = time.monotonic() + (0 if was_stopped else conf.webhook_timeout_s)
+        ends_at = begins_until + conf.webhook_timeout_s
+        if self.options.drain_timeout_s is not None:
+            ends_at = min(ends_at, began_at + self.options.drain_timeout_s)
+        await self._deliveries.finish(
+            within_s=max(0.0, ends_at - time.monotonic()),
+            may_begin=lambda: time.monotonic() < begins_until and not self._signals,
+        )
 
     def _release_all(self) -> None:
+        self._writer.hurry()
         for attempt in list(self._attempts.values()):
             attempt.stop(Kind.RELEASED)
 

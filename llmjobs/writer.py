@@ -5,27 +5,35 @@ the one before is long ago, so a first token is seen at once; under load it gath
 settlements. The last events of an attempt and its settlement go in one transaction; the wake-ups go out after it, while
 the next one is on its way. When Postgres is gone the batch is kept and sent again: nothing is lost, and sending twice
 is harmless.
+
+A job with a handler of the host's has its last events written so, and then its end by itself (host_calls.py): nothing
+else waits for the host's code. Where that fails it is settled like all others.
 """
 
 import asyncio
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg import AsyncConnection
 
 from llmjobs import queue
 from llmjobs.conf import conf
 from llmjobs.database import DATABASE_GONE, Connect
 from llmjobs.events import EVENTS_CHANNEL, Event, Wake, append, wake
 from llmjobs.execution import Attempt
+from llmjobs.host_calls import HandledSettles, Settled
 from llmjobs.leases import Settlement
 from llmjobs.signals import Signal, merged
-from llmjobs.states import State
+from llmjobs.sql import load
+from llmjobs.states import TERMINAL, State
 
 logger = logging.getLogger("llmjobs.worker")
 
@@ -62,6 +70,8 @@ class Writer:
         self._batch_max = conf.settle_batch_max
         self._talking: dict[int, Attempt] = {}  # by job id: those with something to say
         self._settling: list[tuple[Attempt, Settlement]] = []
+        self._ending: list[tuple[Attempt, Settlement]] = []  # with a handler: each by itself, after a tick
+        self._handled = HandledSettles(worker=worker, connect=connect)
         self._wakes: list[Wake] = []  # of others' verbs, to go out with the next tick
         self._heard: dict[int, Heard] = {}  # by pool: what providers said
         self._work = asyncio.Event()
@@ -76,7 +86,8 @@ class Writer:
 
     def settle(self, attempt: Attempt, settlement: Settlement) -> None:
         """The slot is free when `ended` is called, after the commit."""
-        self._settling.append((attempt, settlement))
+        has_handler = attempt.job.has_handler and settlement.state in TERMINAL
+        (self._ending if has_handler else self._settling).append((attempt, settlement))
         self._work.set()
         if len(self._settling) >= self._batch_max:
             self._full.set()
@@ -93,8 +104,13 @@ class Writer:
         if wakes:
             self._work.set()
 
+    def hurry(self) -> None:
+        """Wait for no handler any more: they are called later, by whoever runs then."""
+        self._handled.hurry()
+
     def close(self) -> None:
         """Write what is left, then end."""
+        self.hurry()
         self.is_closing = True
         self._work.set()
 
@@ -104,19 +120,23 @@ class Writer:
         while True:
             await self._work.wait()
             if self.is_closing and not self._has_work():
-                break
-            tick_ms = conf.settle_tick_ms if self._settling else conf.event_tick_ms
+                if self._handled.is_idle:
+                    break
+                await self._handled.idle()  # what they leave is settled without them
+                continue
+            tick_ms = conf.settle_tick_ms if self._settling or self._ending else conf.event_tick_ms
             await self._gather(self._written_at + tick_ms / 1_000 - clock())
             self._work.clear()
             await self._write()
             self._written_at = clock()
             if self._has_work() or self.is_closing:
                 self._work.set()
+        self._handled.close()
         if self._telling is not None:
             await self._telling
 
     def _has_work(self) -> bool:
-        return bool(self._settling or self._talking or self._wakes or self._heard)
+        return bool(self._settling or self._ending or self._talking or self._wakes or self._heard)
 
     async def _gather(self, for_s: float) -> None:
         """Until the tick, or until there is a whole batch."""
@@ -128,34 +148,58 @@ class Writer:
 
     async def _write(self) -> None:
         batch, self._settling = self._settling[: self._batch_max], self._settling[self._batch_max :]
+        ending, self._ending = self._ending, []
         talking, self._talking = self._talking, {}
         wakes, self._wakes = self._wakes, []
         heard, self._heard = self._heard, {}
         events: list[Event] = []
+        responses: list[dict[str, Any]] = []
         for attempt in talking.values():
+            if response_id := attempt.take_response_id():
+                lease = {"job_id": attempt.job.id, "number": attempt.job.attempt}
+                responses.append(lease | {"response_id": response_id})
             if news := attempt.take_events():
                 events += news
                 wakes.append(Wake(attempt.job.id, attempt.job.client_id, news[0].seq))
         settled = [settlement for _, settlement in batch]
         try:
-            states, more = await self._send(events, settled, heard)
+            states, more = await self._send(events, settled, heard, responses)
         except psycopg.Error as error:
             logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
-            states, more = await self._send_singly(events, settled, heard)
+            states, more = await self._send_singly(events, settled, heard, responses)
         for attempt, _ in batch:
             self._ended(attempt, states.get(attempt.job.id))
+        for attempt, settlement in ending:  # its last words have committed: none comes after its end
+            done = partial(self._end, attempt, settlement)
+            self._handled.settle(attempt.job, attempt.claimed_at, settlement, done)
         if self._telling is not None:
             await self._telling
         self._telling = asyncio.create_task(self._notify(wakes + more)) if wakes or more else None
 
+    def _end(self, attempt: Attempt, settlement: Settlement, settled: Settled) -> None:
+        """Its handler's transaction has committed, or it is settled without."""
+        if settled is None:
+            self._settling.append((attempt, settlement))
+            self._work.set()
+        else:
+            state, wakes = settled
+            self._ended(attempt, state)
+            self.wake(wakes)
+
     async def _send(
-        self, events: list[Event], settled: list[Settlement], heard: Mapping[int, Heard] = NOTHING_HEARD
+        self,
+        events: list[Event],
+        settled: list[Settlement],
+        heard: Mapping[int, Heard] = NOTHING_HEARD,
+        responses: Sequence[Mapping[str, Any]] = (),
     ) -> tuple[dict[int, str], list[Wake]]:
         """Waits for as long as Postgres is away. Raises psycopg.Error for what it refuses."""
         while True:
             signals = [said.row(pool_id, time.monotonic()) for pool_id, said in heard.items()]
             try:
                 async with self._connect() as conn:
+                    if responses:  # first: what was said of them may be the last that is heard of this worker
+                        await self._note(conn, responses)
                     if settled:
                         return await queue.settle(conn, settled, worker=self._worker, events=events, signals=signals)
                     if signals:
@@ -168,8 +212,16 @@ class Writer:
                 logger.warning(words, len(settled), len(events), _line(error))
                 await asyncio.sleep(RETRY_S)
 
+    async def _note(self, conn: AsyncConnection[Any], responses: Sequence[Mapping[str, Any]]) -> None:
+        """By which ids a later attempt finds what goes on at the providers."""
+        await conn.execute(load("note_response"), {"responses": json.dumps(responses), "worker": self._worker})
+
     async def _send_singly(
-        self, events: list[Event], settled: list[Settlement], heard: Mapping[int, Heard]
+        self,
+        events: list[Event],
+        settled: list[Settlement],
+        heard: Mapping[int, Heard],
+        responses: Sequence[Mapping[str, Any]],
     ) -> tuple[dict[int, str], list[Wake]]:
         """Postgres refused something in the batch: find it, and end that job alone as dead, without its answer."""
         states: dict[int, str] = {}
@@ -178,6 +230,10 @@ class Writer:
             await self._send([], [], heard)
         except psycopg.Error as error:
             logger.error("event=signal_refused pools=%s reason=%s", sorted(heard), _line(error))
+        try:
+            await self._send([], [], responses=responses)
+        except psycopg.Error as error:
+            logger.error("event=response_refused count=%s reason=%s", len(responses), _line(error))
         for event in events:
             try:
                 await self._send([event], [])

@@ -11,6 +11,8 @@ http = get_asgi_application()  # sets Django up, which what follows needs
 from django.db import connections  # noqa: E402
 
 from llmjobs.live import routing  # noqa: E402
+from project import daphne_requests  # noqa: E402
+from project.bodies import bounded  # noqa: E402
 from project.settings import WEB_POOL  # noqa: E402
 
 # A new connection a request costs several milliseconds, most of them for what Postgres has to learn anew. Here and not
@@ -18,4 +20,5 @@ from project.settings import WEB_POOL  # noqa: E402
 if "pytest" not in sys.modules:  # a test that asks the application in its own process keeps its own connection
     connections.settings["default"]["OPTIONS"]["pool"] = WEB_POOL
 
-application = routing.application(http)
+daphne_requests.install()
+application = routing.application(bounded(http))

@@ -66,7 +66,10 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 HTTPS_ONLY = conf.flag(os.environ, "HTTPS_ONLY", default=not IS_LOCAL)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
+SECURE_SSL_REDIRECT = conf.flag(os.environ, "SSL_REDIRECT", default=HTTPS_ONLY)
 SECURE_HSTS_SECONDS = 365 * 86_400 if HTTPS_ONLY else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = conf.flag(os.environ, "HSTS_SUBDOMAINS", default=HTTPS_ONLY)
+SILENCED_SYSTEM_CHECKS = ["security.W021"]  # whether browsers shall know the domain beforehand is its owner's to say
 if conf.flag(os.environ, "TRUST_X_FORWARDED_PROTO", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
@@ -167,14 +170,30 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
 }
 
-# Logs: events as key=value, a line each, to stderr.
+# Logs: events as key=value, a line each, to stderr, without what anybody sent. The root's level is the server's own.
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "at=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {
+            "()": "project.logs.LineFormatter",
+            "fmt": "at=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
+            "shows_all": DEBUG,
+        }
+    },
+    "filters": {"is_no_debugging": {"()": "django.utils.log.RequireDebugFalse"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
+        "mail": {
+            "class": "django.utils.log.AdminEmailHandler",
+            "level": "ERROR",
+            "filters": ["is_no_debugging"],
+        },
+    },
+    "root": {"handlers": ["stderr"]},
     "loggers": {
+        "django": {"handlers": ["mail"], "level": "INFO"},  # and the root's
         "llmjobs": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "project": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
     },

@@ -13,12 +13,13 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from llmjobs import queue
+from llmjobs import handlers, queue
 from llmjobs.database import dsn
 from llmjobs.events import Event, Wake, append
 from llmjobs.folding import fold
 from llmjobs.models import Client, Job, Model, Worker
 from llmjobs.queue import Claim, Claimed, Settlement
+from llmjobs.retention import Walk
 from llmjobs.states import State
 from llmjobs.submissions import parse
 from tests.factories import make_worker
@@ -94,6 +95,13 @@ class Hand:
     def sweep(self) -> int:
         return self.run(queue.sweep(self.connection))
 
+    def prune(self, older_than_s: float = 30 * 86_400.0, *, of_bodies: bool = False, from_start: bool = True) -> int:
+        """Removes the jobs that finished so long ago, or their bodies, to the last one. Returns how many."""
+        walk = Walk(older_than_s, of_bodies=of_bodies, from_start=from_start)
+        while not walk.is_over:
+            self.run(walk.step(self.connection))
+        return walk.removed
+
     def fold(self) -> None:
         """What a claim does first, over the whole inbox, and nothing after it."""
 
@@ -131,12 +139,15 @@ def settlement(claimed: Claimed, state: State = State.COMPLETED, **details: Any)
 
 
 def submit(client: Client, pool: Model, count: int = 1, **asked: Any) -> list[Job]:
-    """`count` equal jobs, in one statement. `asked` is of POST /api/jobs; `long=True` asks for two answers."""
+    """`count` equal jobs, in one statement. `asked` is of queue.submit; `long=True` asks for two answers."""
     said = asked.pop("messages", [{"role": "user", "content": "Say hello."}])
     request: dict[str, Any] = asked.pop("body", {"messages": said})
     if asked.pop("long", False):
         request = request | {"n": 2}
+    handler = asked.pop("on_settled", None)
     submission = parse({"model": pool.name, "body": request, **asked})
+    if handler is not None:
+        submission = handlers.attached(submission, handler)
     return queue.submit_many(client, [submission] * count)
 
 

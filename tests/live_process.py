@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 class WebServer:
     """`kill` is SIGKILL, as an operating system short of memory does it; `start` again is on the same port."""
 
-    def __init__(self, log: IO[bytes], environment: dict[str, str]) -> None:
+    def __init__(self, log: IO[bytes], environment: dict[str, str], application: str, verbosity: int) -> None:
         self._log, self._environment = log, environment
+        self._application, self._verbosity = application, str(verbosity)
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -43,8 +44,8 @@ class WebServer:
     def start(self) -> None:
         self.process = subprocess.Popen(
             [
-                sys.executable, "-W", "ignore", "-m", "daphne", "-v", "0", "-b", "127.0.0.1", "-p", str(self.port),
-                "project.asgi:application",
+                sys.executable, "-W", "ignore", "-m", "daphne", "-v", self._verbosity, "-b", "127.0.0.1",
+                "-p", str(self.port), self._application,
             ],
             cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
         )  # fmt: skip
@@ -77,10 +78,14 @@ class WebServer:
 
 
 @contextmanager
-def web_server(**environment: str) -> Iterator[WebServer]:
-    """A running server; `environment` adds variables, such as LLMJOBS_VIEWER_BUFFER_MAX="10"."""
+def web_server(
+    application: str = "project.asgi:application", *, verbosity: int = 0, **environment: str
+) -> Iterator[WebServer]:
+    """A running server; `environment` adds variables, such as LLMJOBS_VIEWER_BUFFER_MAX="10"; daphne writes an access
+    log from the `verbosity` 1 on.
+    """
     with TemporaryFile() as log:
-        server = WebServer(log, process_environment(**environment))
+        server = WebServer(log, process_environment(**environment), application, verbosity)
         server.start()
         try:
             yield server

@@ -22,11 +22,12 @@ NOTHING = "-"
 COLOURS = {
     word: colour
     for colour, words in {
-        "good": ("completed", "valid", "live", "open", "ready", "in service"),
+        "good": ("completed", "delivered", "valid", "live", "open", "ready", "in service"),
         "active": ("running", "draining", "in flight"),
         "waiting": (
             "queued",
             "scheduled",
+            "pending",
             "late",
             "paused",
             "cancelling",

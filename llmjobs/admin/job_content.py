@@ -48,7 +48,7 @@ def asked(job: Job) -> Asked | None:
     Reads the whole body, which submit bounded: cut JSON could not be told apart.
     """
     body = JobRequest.objects.filter(job=job).values_list("body", flat=True).first()
-    if body is None:
+    if not body:
         return None
     try:
         request = json.loads(body)

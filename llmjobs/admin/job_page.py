@@ -16,12 +16,13 @@ from django.utils.safestring import SafeString
 from llmjobs.admin import job_content
 from llmjobs.admin.cells import NOTHING, badge, count, duration, link_to, moment, usd
 from llmjobs.admin.filters import as_id, as_uuid
-from llmjobs.models import Attempt, Job, JobEvent, JobRequest, JobResult, Worker
+from llmjobs.models import Attempt, DeliveryState, Job, JobEvent, JobRequest, JobResult, WebhookDelivery, Worker
 from llmjobs.places import Place, places
 from llmjobs.states import SEQ_EPOCH, EventType, State
 
 EVENTS_MAX = 200
 ATTEMPTS_MAX = 100
+DELIVERIES_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class JobDetails:
     has_older_events: bool
     attempts: Sequence["AttemptRow"]
     has_older_attempts: bool
+    deliveries: Sequence["DeliveryRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,20 @@ class AttemptRow:
     tokens: str
     cost: str
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """A webhook as cells of a table: one end that was told."""
+
+    id: SafeString
+    type: str
+    receiver: str
+    state: SafeString
+    tries: str
+    answer: str
+    last_try: str | SafeString
+    next_try: str | SafeString
 
 
 def find(jobs: QuerySet[Job], job_id: str) -> Job | None:
@@ -102,6 +118,7 @@ def load(job: Job, *, with_content: bool) -> JobDetails:
         has_older_events=len(lines) > EVENTS_MAX,
         attempts=tries[:ATTEMPTS_MAX],
         has_older_attempts=len(tries) > ATTEMPTS_MAX,
+        deliveries=deliveries(job) if job.has_webhook else [],
     )
 
 
@@ -157,6 +174,25 @@ def _attempt(row: Attempt, worker: Worker | None) -> AttemptRow:
         tokens=f"{count(row.input_tokens)} + {count(row.output_tokens)}",
         cost=usd(row.cost_usd),
         request_id=row.provider_request_id or NOTHING,
+    )
+
+
+def deliveries(job: Job) -> list[DeliveryRow]:
+    """The newest. Of a job that was requeued each end was told."""
+    rows = WebhookDelivery.objects.filter(job=job).order_by("-epoch")[:DELIVERIES_MAX]
+    return [_delivery(row) for row in rows]
+
+
+def _delivery(row: WebhookDelivery) -> DeliveryRow:
+    return DeliveryRow(
+        id=link_to(row, row.pk),
+        type=row.type,
+        receiver=row.receiver,
+        state=badge(row.state),
+        tries=count(row.tries),
+        answer=f"HTTP {row.status}" if row.status is not None else row.error or NOTHING,
+        last_try=moment(row.tried_at),
+        next_try=moment(row.next_at) if row.state == DeliveryState.PENDING else NOTHING,
     )
 
 

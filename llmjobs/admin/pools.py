@@ -41,6 +41,7 @@ class ProviderPage(Page):
             "Limits of the account",
             {"fields": ("rpm", "tpm", "max_running"), "description": "Of all its models together; empty: none."},
         ),
+        ("When a worker is lost", {"fields": ("has_background",)}),
         ("Models made on first use", {"fields": ("any_model", "default_rpm", "default_tpm")}),
     )
     actions = (pausing.pause, pausing.resume, unblocking.try_again)

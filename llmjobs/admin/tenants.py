@@ -1,7 +1,7 @@
 """Tiers and clients: people edit their limits and weights here, and an edit acts on the backlog at the next claim.
 
-A client's webhook secret is never shown: `createclient` printed it once. Pausing is an action with a reason, not a
-field of the form: a form that was left open would undo what somebody else has paused meanwhile.
+A client's webhook secret is shown once, by what made it: `createclient`, or a rotation. Pausing is an action with a
+reason, not a field of the form: a form that was left open would undo what somebody else has paused meanwhile.
 """
 
 from django.contrib import admin
@@ -11,7 +11,7 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from llmjobs import limits
-from llmjobs.admin import pausing
+from llmjobs.admin import pausing, secrets
 from llmjobs.admin.cells import NOTHING, badge
 from llmjobs.admin.keys import KeysOfClient
 from llmjobs.admin.pages import Page
@@ -49,7 +49,7 @@ class ClientPage(Page):
     search_fields = ("name",)
     search_help_text = "A part of the name."
     autocomplete_fields = ("users",)
-    readonly_fields = ("state", "spent", "created_at")
+    readonly_fields = ("state", "spent", "secrets", "created_at")
     fieldsets = (
         (None, {"fields": ("name", "tier", "weight", "state", "created_at")}),
         ("Limits", {"fields": LIMITS, "description": "Empty: as its tier has it."}),
@@ -60,10 +60,11 @@ class ClientPage(Page):
                 "description": "Over it new jobs are refused; those that were accepted still run. Empty: no budget.",
             },
         ),
+        ("Webhooks", {"fields": ("secrets",), "description": "What signs what is told of its jobs' ends."}),
         ("People", {"fields": ("users",), "description": "Who sees and submits its jobs in the web console."}),
     )
     inlines = (KeysOfClient,)
-    actions = (pausing.pause, pausing.resume)
+    actions = (pausing.pause, pausing.resume, secrets.rotate_secret)
 
     @admin.display(description="state", ordering="is_paused")
     def state(self, client: Client) -> SafeString:
@@ -80,9 +81,15 @@ class ClientPage(Page):
         return f"${now.spent_usd:,.2f}{of_budget} in {month}, ${now.reserved_usd:,.2f} reserved"
 
     def buttons(self, obj: Client) -> list[tuple[str, str]]:
-        return pausing.buttons(obj)
+        return [*pausing.buttons(obj), ("rotate_secret", "Rotate the webhook secret")]
+
+    @admin.display(description="secrets")
+    def secrets(self, client: Client) -> str:
+        return secrets.secrets_text(client)
 
     def links(self, obj: Client) -> list[tuple[str, str]]:
         issue = f"{reverse('admin:llmjobs_apikey_add')}?{urlencode({'client': obj.pk})}"
         flows = f"{reverse('admin:llmjobs_flow_changelist')}?{urlencode({'client': obj.name})}"
-        return [(issue, "Issue a key"), (jobs_url(client=obj.name), "Jobs"), (flows, "Flows")]
+        webhooks = f"{reverse('admin:llmjobs_webhookdelivery_changelist')}?{urlencode({'client': obj.name})}"
+        jobs = jobs_url(client=obj.name)
+        return [(issue, "Issue a key"), (jobs, "Jobs"), (flows, "Flows"), (webhooks, "Webhooks")]

@@ -1,121 +1,30 @@
 """The JSON schemas of what the API takes and answers, with examples. schema.py refers to them by name."""
 
-from typing import Any
+from llmjobs.api.json_schema import (
+    COUNT,
+    COUNTS,
+    DOLLARS,
+    METADATA,
+    PRIORITY,
+    SECONDS,
+    TEXT,
+    TIME,
+    Json,
+    list_of,
+    nullable,
+    object_of,
+    ref,
+)  # fmt: skip
+from llmjobs.api.submission_schema import SUBMISSION
+from llmjobs.states import Endpoint, EventType, Size, State
 
-from llmjobs.conf import conf
-from llmjobs.states import Endpoint, EventType, Priority, Size, State
-from llmjobs.submissions import DELAY_MAX_S, MODEL_CHARS_MAX, USER_CHARS_MAX, WHEN_LIMITED
-
-Json = dict[str, Any]
-
-
-def ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(properties: Json, *, required: list[str] | None = None, **more: Any) -> Json:
-    """An object of exactly these properties; all are required where `required` does not say."""
-    names = list(properties) if required is None else required
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": names,
-        "additionalProperties": False,
-        **more,
-    }
-
-
-def _nullable(schema: Json) -> Json:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _number(least: float, most: float, description: str, **more: Any) -> Json:
-    return {"type": "number", "minimum": least, "maximum": most, "description": description, **more}
-
-
-def _list_of(name: str) -> Json:
-    return {"type": "array", "items": ref(name)}
-
-
-TEXT: Json = {"type": "string"}
-COUNT: Json = {"type": "integer", "minimum": 0}
-SECONDS: Json = {"type": "number", "minimum": 0}
-DOLLARS: Json = {"type": "number", "minimum": 0}
-TIME: Json = {"type": "string", "format": "date-time"}
-COUNTS: Json = {"type": "object", "additionalProperties": COUNT}
-METADATA: Json = {"type": "object", "additionalProperties": {"type": "string"}}
-PRIORITY: Json = {"type": "string", "enum": [priority.word for priority in Priority]}
 BLOCKED_BY = [
     "rate_limit", "client_rate_limit", "client_concurrency", "model_concurrency", "client_paused",
     "model_paused", "provider_paused", "provider_down", "provider_quota", "provider_auth", "claims_paused",
     "no_worker",
 ]  # fmt: skip
 
-SUBMISSION = _object(
-    {
-        "model": {
-            **TEXT,
-            "minLength": 1,
-            "maxLength": MODEL_CHARS_MAX,
-            "description": "A name of `GET /api/models`.",
-        },
-        "messages": {
-            "type": "array",
-            "items": {"type": "object"},
-            "description": "A chat, as `/v1/chat/completions` takes it.",
-        },
-        "input": {
-            "description": "As `/v1/responses` and `/v1/embeddings` take it.",
-            "anyOf": [TEXT, {"type": "array"}],
-        },
-        "body": {
-            "type": "object",
-            "description": "The provider's whole request, instead of messages or input.",
-        },
-        "endpoint": {
-            "type": "string",
-            "enum": list(Endpoint),
-            "description": "By default as messages or input suggest.",
-        },
-        "priority": {"anyOf": [PRIORITY, {"type": "integer", "enum": list(Priority)}], "default": "normal"},
-        "delay_s": _number(0, DELAY_MAX_S, "Start no sooner.", default=0),
-        "expires_in_s": _nullable(_number(0.001, DELAY_MAX_S, "Expire if not started by then.")),
-        "timeout_s": _number(0.001, conf.timeout_max_s, "Of one attempt.", default=conf.timeout_s),
-        "max_attempts": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": conf.max_attempts_max,
-            "default": conf.max_attempts,
-            "description": "Failures after which it is dead.",
-        },
-        "retry_for_s": _number(0, conf.retry_for_max_s, "Bounds all retries together.", default=conf.retry_for_s),
-        "max_cost_usd": _nullable(_number(0.000001, 1_000_000, "What lost attempts may cost before no more are made.")),
-        "on_interrupt": {"type": "string", "enum": ["restart"], "default": "restart"},
-        "dedupe": {"type": "null", "description": "Not served."},
-        "when_limited": {
-            "type": "string",
-            "enum": list(WHEN_LIMITED),
-            "default": WHEN_LIMITED[0],
-            "description": "Where the client's own limits a minute leave no room now; a delayed job always waits.",
-        },
-        "webhook_url": {"type": "null", "description": "Not served."},
-        "user": {
-            **TEXT,
-            "minLength": 1,
-            "maxLength": USER_CHARS_MAX,
-            "description": "The end user on whose behalf it is made.",
-        },
-        "metadata": {
-            "type": "object",
-            "additionalProperties": {"type": "string", "maxLength": conf.metadata_value_chars_max},
-            "propertyNames": {"minLength": 1, "maxLength": conf.metadata_key_chars_max},
-            "maxProperties": conf.metadata_keys_max,
-        },
-    },
-    required=["model"],
-)
-
-JOB = _object(
+JOB = object_of(
     {
         "id": {"type": "string", "format": "uuid"},
         "object": {"const": "job"},
@@ -127,15 +36,15 @@ JOB = _object(
         "priority": PRIORITY,
         "size": {"type": "string", "enum": [size.word for size in Size]},
         "metadata": METADATA,
-        "user": _nullable(TEXT),
-        "idempotency_key": _nullable(TEXT),
-        "prompt_hash": {**_nullable(TEXT), "description": "null once the request was erased."},
-        "estimate": _object({"input_tokens": COUNT, "output_tokens": COUNT}),
+        "user": nullable(TEXT),
+        "idempotency_key": nullable(TEXT),
+        "prompt_hash": {**nullable(TEXT), "description": "null once the request was erased."},
+        "estimate": object_of({"input_tokens": COUNT, "output_tokens": COUNT}),
         "position": {
-            **_nullable(COUNT),
+            **nullable(COUNT),
             "description": "Starts expected in its pool before it: 0 starts next. Exact to 1,000, then rounded.",
         },
-        "eta_s": {**_nullable(SECONDS), "description": "Seconds until it is expected to start."},
+        "eta_s": {**nullable(SECONDS), "description": "Seconds until it is expected to start."},
         "blocked_by": {
             "anyOf": [{"type": "string", "enum": BLOCKED_BY}, {"type": "null"}],
             "description": "Why it does not run now.",
@@ -147,9 +56,9 @@ JOB = _object(
         "cancel_requested": {"type": "boolean"},
         "created_at": TIME,
         "available_at": TIME,
-        "expires_at": _nullable(TIME),
-        "started_at": {**_nullable(TIME), "description": "Of the latest attempt."},
-        "finished_at": _nullable(TIME),
+        "expires_at": nullable(TIME),
+        "started_at": {**nullable(TIME), "description": "Of the latest attempt."},
+        "finished_at": nullable(TIME),
         "output": {
             "description": "The provider's own response body.",
             "anyOf": [{"type": "object"}, {"type": "null"}],
@@ -159,9 +68,9 @@ JOB = _object(
             "description": "As the provider counts it.",
             "anyOf": [{"type": "object"}, {"type": "null"}],
         },
-        "cost_usd": {**_nullable(DOLLARS), "description": "Of all attempts together."},
-        "error": _nullable(ref("JobError")),
-        "links": _object(
+        "cost_usd": {**nullable(DOLLARS), "description": "Of all attempts together."},
+        "error": nullable(ref("JobError")),
+        "links": object_of(
             {name: {"type": "string", "format": "uri-reference"} for name in ("self", "events", "websocket", "cancel")}
         ),
     }
@@ -170,36 +79,36 @@ JOB = _object(
 SCHEMAS: dict[str, Json] = {
     "Submission": SUBMISSION,
     "Job": JOB,
-    "JobError": _object(
+    "JobError": object_of(
         {
             "code": TEXT,
-            "message": _nullable(TEXT),
+            "message": nullable(TEXT),
             "class": {
                 "anyOf": [
                     {"type": "string", "enum": ["transient", "deterministic", "unknown"]},
                     {"type": "null"},
                 ]
             },
-            "provider_status": _nullable({"type": "integer"}),
-            "attempt": _nullable(COUNT),
+            "provider_status": nullable({"type": "integer"}),
+            "attempt": nullable(COUNT),
         }
     ),
-    "JobList": _object({"object": {"const": "list"}, "data": _list_of("Job"), "next": _nullable(TEXT)}),
-    "Model": _object(
+    "JobList": object_of({"object": {"const": "list"}, "data": list_of("Job"), "next": nullable(TEXT)}),
+    "Model": object_of(
         {
             "id": TEXT,
             "object": {"const": "model"},
             "created": {"type": "integer", "description": "Unix time, in seconds."},
             "owned_by": {**TEXT, "description": "Its provider."},
-            "context_window": _nullable(COUNT),
-            "limits": _object({"rpm": COUNT, "tpm": COUNT, "max_running": _nullable(COUNT)}),
-            "prices": _object({"input_usd_per_mtok": _nullable(DOLLARS), "output_usd_per_mtok": _nullable(DOLLARS)}),
-            "fallback": _nullable(TEXT),
+            "context_window": nullable(COUNT),
+            "limits": object_of({"rpm": COUNT, "tpm": COUNT, "max_running": nullable(COUNT)}),
+            "prices": object_of({"input_usd_per_mtok": nullable(DOLLARS), "output_usd_per_mtok": nullable(DOLLARS)}),
+            "fallback": nullable(TEXT),
             "is_paused": {"type": "boolean"},
         }
     ),
-    "ModelList": _object({"object": {"const": "list"}, "data": _list_of("Model")}),
-    "Stats": _object(
+    "ModelList": object_of({"object": {"const": "list"}, "data": list_of("Model")}),
+    "Stats": object_of(
         {
             "total": COUNT,
             "queued": COUNT,
@@ -211,12 +120,21 @@ SCHEMAS: dict[str, Json] = {
             "pending_by_priority": COUNTS,
             "by_tier": COUNTS,
             "by_status": COUNTS,
-            "wait_s": _object({"p50": _nullable(SECONDS), "p95": _nullable(SECONDS)}),
-            "oldest_queued_s": _nullable(SECONDS),
+            "wait_s": object_of({"p50": nullable(SECONDS), "p95": nullable(SECONDS)}),
+            "oldest_queued_s": nullable(SECONDS),
         }
     ),
-    "Error": _object(
-        {"error": _object({"code": TEXT, "message": TEXT, "type": TEXT, "param": _nullable(TEXT)})},
+    "Event": object_of(
+        {
+            "id": {**TEXT, "description": "To go on from, as `Last-Event-ID`."},
+            "event": {"type": "string", "enum": list(EventType)},
+            "data": {**TEXT, "description": "JSON; of `done` it is the job."},
+            "retry": TEXT,
+        },
+        required=["event", "data"],
+    ),
+    "Error": object_of(
+        {"error": object_of({"code": TEXT, "message": TEXT, "type": TEXT, "param": nullable(TEXT)})},
         example={
             "error": {
                 "code": "missing_required_parameter",
@@ -268,37 +186,6 @@ JOB_EXAMPLE: Json = {
         "events": f"https://example.com{_EXAMPLE_PATH}/events",
         "websocket": f"wss://example.com/ws/jobs/{_EXAMPLE_ID}/",
         "cancel": f"https://example.com{_EXAMPLE_PATH}/cancel",
-    },
-}
-SUBMISSION_EXAMPLES: Json = {
-    "chat": {
-        "summary": "A chat",
-        "value": {
-            "model": "gpt-4.1-mini",
-            "messages": [{"role": "user", "content": "Summarise the case in three sentences: …"}],
-            "metadata": {"case": "42"},
-        },
-    },
-    "whole_request": {
-        "summary": "The provider's whole request, urgent",
-        "value": {
-            "model": "gpt-4.1-mini",
-            "priority": "high",
-            "body": {
-                "messages": [{"role": "user", "content": "Say hello."}],
-                "temperature": 0,
-                "max_completion_tokens": 64,
-            },
-        },
-    },
-    "embedding": {
-        "summary": "An embedding, tonight",
-        "value": {
-            "model": "text-embedding-3-small",
-            "endpoint": Endpoint.EMBEDDINGS,
-            "input": "A sentence.",
-            "delay_s": 21600,
-        },
     },
 }
 STREAM_EXAMPLE = (

@@ -133,7 +133,7 @@ def answer(error: Exception, request: HttpRequest) -> HttpResponseBase:
         logger.warning(
             "event=database_unavailable request_id=%s error=%r",
             request_id.get(),
-            " ".join(str(error).split()),
+            str(error).strip().partition("\n")[0],  # Postgres' other lines may quote a row
         )
     return problem.response()
 

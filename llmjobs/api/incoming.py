@@ -47,6 +47,9 @@ def read_json_object(request: HttpRequest) -> dict[str, Any]:
     if request.content_type != "application/json":
         got = f"got {request.content_type!r}" if request.content_type else "got none"
         raise UnsupportedMediaType("", detail=f"Expected the Content-Type application/json, {got}.")
+    if (encoding := request.headers.get("Content-Encoding", "identity").lower()) != "identity":
+        detail = f"Expected a body without Content-Encoding, got {encoding[:64]!r}."  # what is small here may be huge
+        raise UnsupportedMediaType("", detail=detail)
     raw = _read_bounded(request, conf.body_max_bytes)
     try:
         text = raw.decode("utf-8")

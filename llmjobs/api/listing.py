@@ -27,6 +27,7 @@ LIMIT_MAX = 100
 SCAN_MAX = 10_000  # about 20 ms; without it a filter that little meets reads a client's whole history
 CLOCK_MARGIN = timedelta(minutes=1)  # ids follow created_at, but for statements that ran at the same time
 METADATA = "metadata."
+FIRST_MOMENT, LAST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,13 @@ class Query:
     limit: int = LIMIT_DEFAULT
 
 
-def parse(query: QueryDict, *, clients: bool) -> Query:
-    """`clients`: whether the caller may choose among clients. Raises InvalidRequest with `param`."""
-    known = {**_FILTERS, **({"client": _clients} if clients else {})}
-    given = parameters(query, [*known, "created_after", "cursor", "limit"], prefix=METADATA)
+def parse(query: QueryDict) -> Query:
+    """Raises InvalidRequest with `param`."""
+    given = parameters(query, [*_FILTERS, "created_after", "cursor", "limit"], prefix=METADATA)
     filters = Q()
     for name, text in given.items():
-        if name in known:
-            filters &= known[name](name, text)
+        if name in _FILTERS:
+            filters &= _FILTERS[name](name, text)
     metadata = {name.removeprefix(METADATA): text for name, text in given.items() if name.startswith(METADATA)}
     if metadata:
         filters &= Q(request__metadata__contains=metadata)
@@ -118,9 +118,11 @@ def _moment(name: str, text: str) -> datetime:
         found = parse_datetime(text.replace(" ", "+") if "T" in text else text)
     except ValueError:
         found = None
-    if found is None or not 1970 <= found.year < 9999:  # at the ends of the calendar arithmetic overflows
+    if found is None:
         raise InvalidRequest(f"expected a time such as 2026-01-31T12:00:00Z, got {text[:64]!r}", param=name)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    if not FIRST_MOMENT.year <= found.year <= LAST_MOMENT.year:  # at the ends of the calendar arithmetic overflows
+        return FIRST_MOMENT if found.year < FIRST_MOMENT.year else LAST_MOMENT
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)  # Postgres knows offsets up to 15:59
 
 
 def _states(name: str, text: str) -> Q:
@@ -149,6 +151,7 @@ def _models(name: str, text: str) -> Q:
 
 
 _FILTERS: dict[str, Callable[[str, str], Q]] = {
+    "client": _clients,
     "status": _states,
     "model": _models,
     "priority": _priorities,

@@ -73,7 +73,7 @@ def _finish(request: HttpRequest, response: HttpResponseBase, began_s: float) ->
 
 def _is_api(request: HttpRequest) -> bool:
     prefix = _api_prefix(settings.ROOT_URLCONF)
-    return prefix is not None and request.path.startswith(prefix)
+    return prefix is not None and f"{request.path}/".startswith(prefix)
 
 
 @lru_cache(maxsize=8)

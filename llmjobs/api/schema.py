@@ -17,7 +17,8 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from llmjobs.api import components
-from llmjobs.api.components import ref
+from llmjobs.api.json_schema import MOMENT, SECONDS, SEQ, TIME, ref
+from llmjobs.api.submission_schema import SUBMISSION_EXAMPLES
 from llmjobs.conf import conf
 from llmjobs.models.tenants import Scope
 from llmjobs.states import Priority, State
@@ -174,20 +175,26 @@ def _header(name: str, description: str, schema: Json) -> Json:
     return {"in": "header", "name": name, "description": description, "schema": schema}
 
 
-WAIT_S: Json = {"type": "number", "minimum": 0, "maximum": conf.wait_max_s}
 JOB_ID = {"in": "path", "name": "job_id", "required": True, "schema": {"type": "string", "format": "uuid"}}
-WAIT = _query("wait", "Seconds to wait for the job's end.", WAIT_S)
-AFTER = _query("after", "The number of the last event seen.", {"type": "integer", "minimum": 0})
-SINCE = _query("since", "ISO 8601, or milliseconds of Unix time: begin there.", {"type": "string"})
+WAIT = _query("wait", f"Seconds to wait for the job's end; past {conf.wait_max_s:g} they count as these.", SECONDS)
+AFTER = _query("after", "The number of the last event seen.", SEQ)
+SINCE = _query("since", "Begin there: ISO 8601, or milliseconds of Unix time; empty: now.", MOMENT)
 LAST_EVENT_ID = _header(
     "Last-Event-ID",
     "The `id:` of the last event seen; browsers send it when they reconnect.",
-    {"type": "string"},
+    {"type": "string", "pattern": "^[0-9]{0,14}$"},
 )
 IDEMPOTENCY_KEY = _header(
     "Idempotency-Key",
     "The same key and body again answer the first job; the same key and another body answer 422.",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+)
+RETRY_COUNT = _header(
+    "x-stainless-retry-count",
+    "Sent by SDKs: 0 at the first try of a post. A later one, with the same API key and body and without an "
+    f"`Idempotency-Key`, answers the job that the try before made, within {conf.retry_join_s:g} s. "
+    "What is no number is ignored.",
+    {"type": "string"},
 )
 FILTERS = [
     _query("status", f"Some of {', '.join(State)}, separated by commas.", _some_of(list(State))),
@@ -197,8 +204,8 @@ FILTERS = [
         f"Some of {', '.join(p.word for p in Priority)}, or their numbers, separated by commas.",
         _some_of([name for p in Priority for name in (p.word, str(p.value))]),
     ),
-    _query("created_after", "ISO 8601; without an offset it is UTC.", {"type": "string", "format": "date-time"}),
-    _query("client", "Operators only: names, separated by commas.", {"type": "string"}),
+    _query("created_after", "ISO 8601; without an offset it is UTC.", TIME),
+    _query("client", "Of those that the caller may see: names, separated by commas.", {"type": "string"}),
     _query("cursor", "`next` of the page before.", {"type": "string", "minLength": 22}),
     _query("limit", "Jobs a page.", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
 ]
@@ -206,7 +213,7 @@ STREAM = {
     200: {
         "description": "Server-Sent Events: `status`, `delta`, `reset`, `done`; a comment every 15 s.",
         "headers": LIMIT_HEADERS,
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": components.STREAM_EXAMPLE}},
+        "content": {"text/event-stream": {"schema": ref("Event"), "example": components.STREAM_EXAMPLE}},
     }
 }
 JOB_ANSWER = {200: _json("The job.", ref("Job"), components.JOB_EXAMPLE, RETRY_AFTER)}
@@ -218,13 +225,13 @@ OPERATIONS: dict[str, Json] = {
             "submit_job",
             "Submit a job",
             scope=Scope.SUBMIT,
-            parameters=[IDEMPOTENCY_KEY],
+            parameters=[IDEMPOTENCY_KEY, RETRY_COUNT],
             body={
                 "required": True,
                 "content": {
                     "application/json": {
                         "schema": ref("Submission"),
-                        "examples": components.SUBMISSION_EXAMPLES,
+                        "examples": SUBMISSION_EXAMPLES,
                     }
                 },
             },
@@ -242,7 +249,8 @@ OPERATIONS: dict[str, Json] = {
                     },
                 ),
                 200: _json(
-                    "A replay: the job that an equal request with the same `Idempotency-Key` made before.",
+                    "A replay: the job that an equal request made before, by its `Idempotency-Key`, by an SDK's "
+                    "retry, or by `dedupe`.",
                     ref("Job"),
                     components.JOB_EXAMPLE,
                     {"Idempotent-Replayed": {"schema": {"type": "string", "const": "true"}}},

@@ -34,6 +34,7 @@ from llmjobs.models.tenants import Scope
 from llmjobs.states import State
 
 IDEMPOTENCY_KEY_CHARS_MAX = 255
+RETRY_COUNT_DIGITS_MAX = 9
 ANY = ("*",)  # the view reads the query string itself
 RETRY_AFTER_MAX_S = 30  # jobs go faster than was thought, too
 
@@ -73,6 +74,8 @@ class ApiView(APIView):
         super().initial(request, *args, **kwargs)
         self.caller = cast(Caller, request.auth)  # HasScope saw to it
         request._request.llmjobs_caller = self.caller.label  # type: ignore[attr-defined]
+        if str(request.method).lower() not in self.http_method_names or not hasattr(self, str(request.method).lower()):
+            self.http_method_not_allowed(request)  # before its query string is looked at
         known = self.query_parameters.get(str(request.method), ())
         if request.META.get("QUERY_STRING") and known is not ANY:
             parameters(request.query_params, known)
@@ -102,7 +105,13 @@ class JobsView(ApiView):
     def post(self, request: Request) -> HttpResponse:
         client = _submitting_client(self.caller)
         submission = submissions.parse(read_json_object(request._request))
-        job, is_replay = queue.submit_submission(client, submission, _idempotency_key(request))
+        job, is_replay = queue.submit_submission(
+            client,
+            submission,
+            _idempotency_key(request),
+            api_key_id=self.caller.api_key_id,
+            retry_count=_retry_count(request),
+        )
         if is_replay:
             return _answer(request, job, headers={"Idempotent-Replayed": "true"})
         location = f"{_base_url(request)}{request.path}/{job.public_id}"
@@ -110,7 +119,7 @@ class JobsView(ApiView):
 
     @documented("list_jobs")
     def get(self, request: Request) -> HttpResponse:
-        query = listing.parse(request.query_params, clients=self.caller.is_operator)
+        query = listing.parse(request.query_params)
         jobs = self.caller.jobs().select_related(*representation.JOB_RELATED)
         found, cursor = listing.page(jobs, query)
         data = representation.jobs_json(found, base_url=_base_url(request))
@@ -205,6 +214,12 @@ def _idempotency_key(request: Request) -> str | None:
             param="Idempotency-Key",
         )
     return key
+
+
+def _retry_count(request: Request) -> int | None:
+    """Which try of this post it is, as the SDKs count; None where nobody counts, or in no number."""
+    count = request.headers.get("x-stainless-retry-count", "")
+    return int(count) if count.isascii() and count.isdecimal() and len(count) <= RETRY_COUNT_DIGITS_MAX else None
 
 
 def _find(caller: Caller, job_id: str) -> Job:

@@ -125,7 +125,7 @@ def _write(entries: list[Entry], rows: Rows) -> Iterator[Change]:
             row = rows[entry.table.name][entry.name] = entry.table.model(name=entry.name)
         fields = _changed(entry.table, row, values, is_new=is_new)
         if fields or is_new:
-            problems += _saved(entry, row, None if is_new else [key for key, *_ in fields])
+            problems += _saved(entry, row, None if is_new else [entry.table.attribute(key) for key, *_ in fields])
             yield Change(CREATE if is_new else CHANGE, entry.table.name, entry.name, tuple(fields))
     if problems:
         raise Refused(problems)
@@ -163,8 +163,8 @@ def _changed(table: Table, row: Row, values: dict[str, Any], *, is_new: bool) ->
     fields = []
     for key in table.keys:
         if key in values:
-            before = None if is_new else getattr(row, key)
-            setattr(row, key, values[key])
+            before = None if is_new else getattr(row, table.attribute(key))
+            setattr(row, table.attribute(key), values[key])
             if is_new or before != values[key]:
                 fields.append((key, shown(table, key, before), shown(table, key, values[key])))
     return fields

@@ -20,6 +20,7 @@ from llmjobs.states import Priority
 INTEGER_MAX = 2**31 - 1
 SHOWN_CHARS_MAX = 64
 LIMITS = ("max_queued", "max_queued_tokens", "max_running", "rpm", "tpm")
+ATTRIBUTES = {"background": "has_background"}  # where a file has another word than the model
 UNSHOWN = frozenset({"api_key_env", "base_url"})  # a key or a password, put there by mistake, is not said again
 
 Row = Tier | Provider | Model | Client
@@ -34,8 +35,11 @@ class Table:
     keys: tuple[str, ...]
     required: tuple[str, ...] = ()
 
+    def attribute(self, key: str) -> str:
+        return ATTRIBUTES.get(key, key)
+
     def field(self, key: str) -> Any:
-        return self.model._meta.get_field(key)
+        return self.model._meta.get_field(self.attribute(key))
 
     def references(self) -> list[tuple[str, str]]:
         """(key, name of the table that it refers to)."""
@@ -52,7 +56,7 @@ TABLES = {
             "provider",
             Provider,
             ("name", "base_url", "api_key_env", "any_model", "default_rpm", "default_tpm", "rpm", "tpm", "max_running",
-             "is_paused"),
+             "background", "is_paused"),
             required=("base_url",),
         ),
         Table(

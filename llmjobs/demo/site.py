@@ -168,7 +168,12 @@ class Site:
 def _environment(*, is_paid: bool) -> dict[str, str]:
     """Empty, not absent: a `.env` file fills in what is absent."""
     patterns = [pattern.strip() for pattern in conf.provider_keys_env.split(",")]
-    environment = {"HTTPS_ONLY": "false", **os.environ, "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE}
+    environment = {
+        "HTTPS_ONLY": "false",
+        "LLMJOBS_WEBHOOK_ALLOW_PRIVATE": "true",  # to a receiver of one's own, to look at what comes
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE,
+    }
     if not is_paid:
         for name in {*environment, "OPENAI_API_KEY", "OPENAI_BASE_URL"}:
             if name in ("OPENAI_API_KEY", "OPENAI_BASE_URL") or any(fnmatch.fnmatchcase(name, p) for p in patterns):

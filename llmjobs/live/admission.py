@@ -28,6 +28,7 @@ from llmjobs.models.tenants import Scope
 SUBPROTOCOL = "llmjobs"
 SEQ_MAX = 2**63 - 1
 MOMENT_MAX_MS = 253_402_300_799_999  # the year 9999
+LAST_EVENT_ID = "Last-Event-ID"
 RESUME_MARGIN_MS = 10_000  # between an event's own time and the commit that made it visible
 
 
@@ -128,30 +129,35 @@ def _no_such_job() -> Refused:
 
 def after_of(request: HttpRequest) -> int:
     """The number of the last event seen; 0: none. What the browser remembers wins over what the address says."""
-    name, text = _resume_id(request)
-    return _number(name, text, SEQ_MAX) if text else 0
+    asked = _number_or_none("after", request.GET.get("after", ""), SEQ_MAX)
+    remembered = _number_or_none(LAST_EVENT_ID, request.headers.get(LAST_EVENT_ID, ""), SEQ_MAX)
+    return remembered if remembered is not None else asked or 0
 
 
 def since_of(request: HttpRequest) -> int | None:
     """The moment (unix time, ms) that a feed begins at; None: now. A feed's `id:` is one; it resumes just before."""
-    name, text = _resume_id(request)
-    if text:
-        return max(0, _number(name, text, MOMENT_MAX_MS) - RESUME_MARGIN_MS)
-    since = request.GET.get("since", "")
-    if not since or since.isdigit():
-        return _number("since", since, MOMENT_MAX_MS) if since else None
+    since_ms = _moment_ms(request.GET.get("since", ""))
+    resume_ms = _number_or_none("after", request.GET.get("after", ""), MOMENT_MAX_MS)
+    remembered_ms = _number_or_none(LAST_EVENT_ID, request.headers.get(LAST_EVENT_ID, ""), MOMENT_MAX_MS)
+    if remembered_ms is not None:
+        resume_ms = remembered_ms
+    return since_ms if resume_ms is None else max(0, resume_ms - RESUME_MARGIN_MS)
+
+
+def _moment_ms(text: str) -> int | None:
+    if not text or text.isdigit():
+        return _number_or_none("since", text, MOMENT_MAX_MS)
     try:
-        moment = parse_datetime(since.replace(" ", "+"))  # a + that was not escaped
+        moment = parse_datetime(text.replace(" ", "+"))  # a + that was not escaped
     except ValueError:
         moment = None
     if moment is None:
-        raise _malformed("since", "a moment, as ISO 8601 or in milliseconds of unix time", since)
+        raise _malformed("since", "a moment, as ISO 8601 or in milliseconds of unix time", text)
     return max(0, math.floor((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000))
 
 
-def _resume_id(request: HttpRequest) -> tuple[str, str]:
-    last_event_id = request.headers.get("Last-Event-ID", "")
-    return ("Last-Event-ID", last_event_id) if last_event_id else ("after", request.GET.get("after", ""))
+def _number_or_none(name: str, text: str, most: int) -> int | None:
+    return _number(name, text, most) if text else None
 
 
 def _number(name: str, text: str, most: int) -> int:

@@ -91,8 +91,9 @@ def _ending(error: Exception) -> tuple[int, str]:
         case _:
             logger.error("event=viewer_failed road=websocket", exc_info=error)
             code, reason = 1011, "the server had an error"
-    if code != 1011:
-        logger.info("event=viewer_ended road=websocket code=%d reason=%r", code, reason)
+    if code != 1011:  # a refusal's words quote what was asked for
+        why = error.code if isinstance(error, Refused) else reason
+        logger.info("event=viewer_ended road=websocket code=%d reason=%r", code, why)
     return code, reason.encode()[:123].decode(errors="ignore")
 
 

@@ -85,7 +85,9 @@ class Hub:
                 handed = await self._round(woken)
             except DATABASE_ERRORS as error:
                 failures += 1
-                logger.warning("event=read_failed failures=%d error=%r", failures, str(error).strip())
+                logger.warning(
+                    "event=read_failed failures=%d error=%r", failures, str(error).strip().partition("\n")[0]
+                )
                 self.watches.put_back(woken)
                 await asyncio.sleep(min(POLL_S, 0.05 * 2 ** min(failures, 10)))
             else:

@@ -47,7 +47,9 @@ class Ear:
                         failures = 0
             except DATABASE_ERRORS as error:
                 failures += 1
-                logger.warning("event=listen_lost failures=%d error=%r", failures, str(error).strip())
+                logger.warning(
+                    "event=listen_lost failures=%d error=%r", failures, str(error).strip().partition("\n")[0]
+                )
             self.is_hearing = False
             self._tried.set()
             self._missed()

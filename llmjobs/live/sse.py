@@ -74,7 +74,7 @@ async def _answer(request: HttpRequest, begin: Callable[[], Awaitable[Blocks]]) 
     except ViewerDropped as error:
         return _error(Refused(503, "unavailable", f"Not just now: {error}."))
     except DATABASE_ERRORS as error:
-        logger.warning("event=stream_not_begun error=%r", str(error).strip())
+        logger.warning("event=stream_not_begun error=%r", str(error).strip().partition("\n")[0])
         return _error(Refused(503, "database_unavailable", "The database can't be reached just now."))
 
 
@@ -138,7 +138,7 @@ async def _body(first: bytes, blocks: Blocks) -> Blocks:
         except ViewerDropped as dropped:
             logger.info("event=viewer_dropped road=sse reason=%r", str(dropped))
         except DATABASE_ERRORS as error:
-            logger.warning("event=stream_ended road=sse error=%r", str(error).strip())
+            logger.warning("event=stream_ended road=sse error=%r", str(error).strip().partition("\n")[0])
 
 
 def _error(refused: Refused) -> JsonResponse:

@@ -45,7 +45,7 @@ class _Shared:
                 try:
                     self._text = await in_slow_thread(_render)
                 except DATABASE_ERRORS as error:
-                    logger.warning("event=statistics_failed error=%r", str(error).strip())
+                    logger.warning("event=statistics_failed error=%r", str(error).strip().partition("\n")[0])
                 self._until = clock() + EVERY_S * 0.9
         return self._text
 

@@ -41,7 +41,7 @@ async def _look(hub: Hub, waiter: Waiter) -> bool | None:
     try:
         found = await hub.history.state_and_last_seq(waiter.job_id)
     except DATABASE_ERRORS as error:
-        logger.warning("event=look_failed error=%r", str(error).strip())
+        logger.warning("event=look_failed error=%r", str(error).strip().partition("\n")[0])
         return None
     if found is None:
         return False

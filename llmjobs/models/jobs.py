@@ -118,8 +118,8 @@ class Job(models.Model):
                 condition=Q(state="queued"),
             ),
             models.Index(name="job_scheduled", fields=["available_at"], condition=Q(state="scheduled")),
-            # The oldest of all that are queued, for the statistics. With a condition that nobody else states: statistics
-            # of an empty table make a walk through all of it look free, and a claim's lookup by lane took it.
+            # The oldest of all that are queued, for the statistics. With a condition that nobody else states: where
+            # ANALYZE saw an empty table, a walk through all of it looks free, and a claim's lookup by lane took it.
             models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued", id__gt=0)),
             # Retries that wait to be claimed: of which a pool has only so many at once.
             models.Index(name="job_retrying", fields=["pool"], condition=Q(state="queued", failures__gt=0)),
@@ -132,7 +132,8 @@ class Job(models.Model):
                 condition=Q(state__in=["queued", "scheduled"], expires_at__isnull=False),
             ),
             models.Index(name="job_of_client", fields=["client", "-id"]),
-            models.Index(name="job_finished", fields=["finished_at"], condition=Q(finished_at__isnull=False)),
+            # By id among those of one moment: a bulk cancel ends all its jobs at one, retention takes some at a time.
+            models.Index(name="job_finished", fields=["finished_at", "id"], condition=Q(finished_at__isnull=False)),
             # The lists that operators open: a page of each is a short range.
             models.Index(name="job_dead", fields=["-id"], condition=Q(state__in=["dead", "failed"])),
         ]
@@ -146,7 +147,10 @@ class Job(models.Model):
 
 
 class JobRequest(models.Model):
-    """What was asked. `body` is JSON text as it came: jsonb would reorder its keys, which models notice."""
+    """What was asked. `body` is JSON text as it came: jsonb would reorder its keys, which models notice.
+
+    Empty: it was erased, and the row is kept for its idempotency key alone.
+    """
 
     job = models.OneToOneField(
         Job, on_delete=models.CASCADE, primary_key=True, db_constraint=False, related_name="request"
@@ -171,8 +175,8 @@ class JobRequest(models.Model):
                 condition=Q(idempotency_key__isnull=False),
             )
         ]
-        # Equal requests of a client: for those that join one, and for operators.
-        indexes = [models.Index(name="request_prompt", fields=["client", "prompt_hash"])]
+        # Equal requests of a client, newest first: for those that join one.
+        indexes = [models.Index(name="request_prompt", fields=["client", "prompt_hash", "-job"])]
 
     def __str__(self) -> str:
         return str(self.job_id)

@@ -6,12 +6,15 @@ one end, which is the job's epoch then.
 """
 
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import F, Func, Q, Value
+from django.db.models.functions import Coalesce, Lower, Now
 from django.utils.translation import gettext_lazy as _
 
 from llmjobs.models.jobs import Job
 from llmjobs.models.tenants import Client
+
+# Bounded, or the index could refuse a row, and with it the transaction that ends a job.
+HOST_OF_URL = r"(?i)^https?://(?:[^/?#@]*@)?(\[[^]]{0,255}\]|[^/?#:]{0,255})"
 
 
 class DeliveryState(models.TextChoices):
@@ -37,6 +40,12 @@ class WebhookDelivery(models.Model):
     epoch = models.PositiveIntegerField(help_text="The job's, at the end that is told.")
     type = models.CharField(max_length=32, help_text="As in the body: job.completed …")
     url = models.TextField()
+    receiver = models.GeneratedField(
+        expression=Coalesce(Lower(Func(F("url"), Value(HOST_OF_URL), function="substring")), Value("")),
+        output_field=models.TextField(),
+        db_persist=True,
+        help_text="The URL's host.",
+    )
     state = models.CharField(max_length=16, choices=DeliveryState.choices, db_default=DeliveryState.PENDING)
     tries = models.PositiveIntegerField(db_default=0)
     created_at = models.DateTimeField(db_default=Now())
@@ -61,6 +70,10 @@ class WebhookDelivery(models.Model):
         ]
         indexes = [
             models.Index(name="delivery_due", fields=["next_at"], condition=Q(state="pending")),
+            # Whose turn it is: clients one after the other, and of each its receivers.
+            models.Index(
+                name="delivery_of_receiver", fields=["client", "receiver", "next_at"], condition=Q(state="pending")
+            ),
             models.Index(name="delivery_failed", fields=["-id"], condition=Q(state="failed")),
         ]
 

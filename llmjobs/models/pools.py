@@ -20,11 +20,15 @@ from llmjobs.models.tenants import Client, limit_field, name_validator, rates_ar
 FALLBACKS_MAX = 10  # one after the other
 
 
+def may_hold_key(name: str) -> bool:
+    """Whether the allow-list has this variable. Asked by forms, and by workers again: rows come by any road."""
+    return any(fnmatch.fnmatchcase(name, pattern.strip()) for pattern in conf.provider_keys_env.split(","))
+
+
 def validate_key_env(value: str) -> None:
-    patterns = [pattern.strip() for pattern in conf.provider_keys_env.split(",")]
-    if value and not any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns):
+    if value and not may_hold_key(value):
         raise ValidationError(
-            f"expected the name of an environment variable that matches {', '.join(patterns)} "
+            f"expected the name of an environment variable that matches {conf.provider_keys_env} "
             f"(LLMJOBS_PROVIDER_KEYS_ENV), got {value!r}"
         )
 

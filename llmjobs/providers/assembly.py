@@ -14,6 +14,7 @@ from llmjobs.states import Endpoint
 USAGE_CHARS_MAX, USAGE_NESTS_MAX = 10_000, 50
 HUGE_NUMBER = re.compile(r"[eE]\+?\d{3}|\d{300}")
 INTERRUPTED = "interrupted"  # why it ended: broke off, and what had come was kept
+RESPONSE_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # What reading JSON of another shape than documented raises.
 SHAPE_ERRORS = (AttributeError, LookupError, TypeError)
@@ -30,6 +31,7 @@ class StreamError(Exception):
 class Assembler(Protocol):
     is_finished: bool
     piece_count: int  # events that brought output: about as many tokens
+    response_id: str | None  # by which a provider may find it again
 
     @property
     def finish_reason(self) -> str | None:
@@ -111,6 +113,8 @@ def storable(usage: Any) -> dict[str, Any] | None:
 
 class ChatAssembler:
     """`chat.completion.chunk` events. The end is `[DONE]`; without it the stream was cut."""
+
+    response_id: str | None = None
 
     def __init__(self) -> None:
         self.is_finished = False
@@ -199,7 +203,15 @@ class ResponsesAssembler:
     def __init__(self) -> None:
         self.is_finished = False
         self.piece_count = 0
+        self.response_id: str | None = None
+        self.cursor: int | None = None  # the number of the latest event
+        self._known_to = -1
         self._response: dict[str, Any] = {}
+
+    def continue_after(self) -> int | None:
+        """The stream is asked for again, behind the event with this number; what is told twice is dropped."""
+        self._known_to = -1 if self.cursor is None else self.cursor
+        return self.cursor
 
     def add(self, data: bytes) -> str:
         if data == b"[DONE]":
@@ -207,9 +219,14 @@ class ResponsesAssembler:
         event = parse_json(data)
         if not isinstance(event, dict):
             raise ValueError("an event that is no object")
-        kind = str(event.get("type", ""))
+        kind, number = str(event.get("type", "")), event.get("sequence_number")
+        if isinstance(number, int):
+            if number <= self._known_to:
+                return ""
+            self.cursor = number
         if isinstance(event.get("response"), dict):
             self._response = event["response"]
+            self.response_id = response_id_of(self._response)
         if kind == "error" or ("error" in event and not kind):
             raise stream_error(event.get("error") or event)
         if kind == "response.failed":
@@ -234,6 +251,12 @@ class ResponsesAssembler:
 
     def body(self) -> dict[str, Any]:
         return self._response
+
+
+def response_id_of(response: dict[str, Any]) -> str | None:
+    """Its id, where that can stand in a path."""
+    id = response.get("id")
+    return id if isinstance(id, str) and RESPONSE_ID.fullmatch(id) else None
 
 
 def stream_error(error: Any) -> StreamError:

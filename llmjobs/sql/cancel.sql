@@ -1,6 +1,6 @@
 -- Called by: queue.cancel.
 -- Parameters: ids (array); client_id: only this client's, or null for any.
--- Returns: id, client_id, seq, state, attempt of the jobs that this call changed.
+-- Returns: id, client_id, seq, state, attempt, has_handler of the jobs that this call changed.
 -- A waiting job is cancelled at once. A running one is marked; the worker that holds it aborts the call and settles it.
 -- Locks: the jobs, in the order of their ids. Waits for a verb that holds one and then decides by
 -- what that verb left: the locking select gives the row as it is once the lock is held, a second look at the table the
@@ -38,5 +38,5 @@ with held as materialized (
     from moved
     where state = 'cancelled'
 )
-select id, client_id, epoch::bigint << 20 as seq, state, attempt
+select id, client_id, epoch::bigint << 20 as seq, state, attempt, has_handler
 from moved

@@ -1,4 +1,5 @@
--- Called by: stats, first in a transaction, or under a savepoint, that is taken back at its end; fallback.fall_back, first.
+-- Called by: stats, first in a transaction, or under a savepoint, that is taken back at its end; fallback.fall_back and
+-- deliveries.Deliveries, first.
 -- Why: few live and many dead rows mislead the planner into scans after an ANALYZE; all that is read has its index.
 select
     set_config('enable_seqscan', 'off', true),

@@ -35,14 +35,8 @@ with candidates as materialized (
     -- What the log has of the attempt that was lost.
     select l.*, e.output_text, e.finish_reason, m.upstream_name, m.input_usd_per_mtok, m.output_usd_per_mtok,
         p.has_background and a.provider_response_id is not null as goes_on,
-        case
-            when p.has_background and a.provider_response_id is not null then 0
-            when e.output_text <> '' then l.est_input_tokens
-        end as input_tokens,
-        case
-            when p.has_background and a.provider_response_id is not null then 0
-            when e.output_text <> '' then coalesce(e.output_tokens, ceil(length(e.output_text) / 4.0)::int)
-        end as output_tokens
+        case when e.output_text <> '' then l.est_input_tokens end as input_tokens,
+        case when e.output_text <> '' then coalesce(e.output_tokens, ceil(length(e.output_text) / 4.0)::int) end as output_tokens
     from lost as l
     cross join lateral (
         select coalesce(string_agg(data ->> 'text', '' order by seq), '') as output_text,
@@ -50,9 +44,9 @@ with candidates as materialized (
         from llmjobs_jobevent
         where job_id = l.id and type = 'delta' and seq > l.epoch::bigint << 20 and seq < (l.epoch + 1)::bigint << 20
     ) as e
-    cross join lateral (
+    left join lateral (
         select provider_response_id from llmjobs_attempt where job_id = l.id and number = l.attempt limit 1
-    ) as a
+    ) as a on true
     cross join lateral (
         select coalesce(nullif(upstream_name, ''), name) as upstream_name, provider_id, input_usd_per_mtok, output_usd_per_mtok
         from llmjobs_model
@@ -106,7 +100,7 @@ with candidates as materialized (
         end as decision
     from priced as p
     cross join lateral (
-        select coalesce(o.cost_usd, 0) + coalesce(p.cost_usd, 0) >= r.max_cost_usd as is_spent
+        select coalesce(o.cost_usd, 0) + case when p.goes_on then 0 else coalesce(p.cost_usd, 0) end >= r.max_cost_usd as is_spent
         from (select) as one
         left join lateral (select max_cost_usd from llmjobs_jobrequest where job_id = p.id limit 1) as r on true
         left join lateral (select cost_usd from llmjobs_jobresult where job_id = p.id limit 1) as o on true
@@ -122,8 +116,12 @@ with candidates as materialized (
     from decided as d
     where j.id = d.id
     returning j.id, j.client_id, j.priority, j.size, j.attempt as number, j.epoch as new_epoch, j.available_at, d.pool_id,
-        d.endpoint, d.next, d.outcome, d.decision, d.output_text, d.finish_reason, d.upstream_name, d.input_tokens,
-        d.output_tokens, d.cost, d.cost_usd
+        d.endpoint, d.next, d.outcome, d.decision, d.output_text, d.finish_reason, d.upstream_name,
+        -- What is picked up is paid by who picks it up.
+        case when d.goes_on and d.next = 'scheduled' then 0 else d.input_tokens end as input_tokens,
+        case when d.goes_on and d.next = 'scheduled' then 0 else d.output_tokens end as output_tokens,
+        case when d.goes_on and d.next = 'scheduled' then 0 else d.cost end as cost,
+        case when d.goes_on and d.next = 'scheduled' then 0 else d.cost_usd end as cost_usd
 ), closed as (
     update llmjobs_attempt as a
     set ended_at = statement_timestamp(), outcome = m.outcome, error_code = 'lease_lost',

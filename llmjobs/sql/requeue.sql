@@ -11,7 +11,7 @@ with held as materialized (
     from llmjobs_job as j
     where j.id = any (%(ids)s::bigint[])
         and j.state in ('failed', 'dead', 'cancelled', 'expired')
-        and exists (select from llmjobs_jobrequest as r where r.job_id = j.id)
+        and exists (select from llmjobs_jobrequest as r where r.job_id = j.id and r.body <> '')
     order by j.id
     for no key update of j
 ), placed as materialized (

@@ -19,7 +19,11 @@ LOOK_EVERY_S = 0.3  # how long a server outlives a process that was killed
 STARTED_AFTER_S = 2.0  # a server that ends sooner than this after its first start never ran
 RESTARTS_MAX = 100  # of a server that was killed while it was in use; one that still has children refuses at first
 LOG_BYTES_MAX = 16 * 1024 * 1024
-OPTIONS = ("listen_addresses=", "timezone=UTC", "log_timezone=UTC", "max_connections=200")
+# The last two: its log shall not have the rows and statements that it refuses, which hold prompts.
+OPTIONS = (
+    "listen_addresses=", "timezone=UTC", "log_timezone=UTC", "max_connections=200",
+    "log_error_verbosity=terse", "log_min_error_statement=panic",
+)  # fmt: skip
 SHARED_BUFFERS_MB = (128, 512)  # of 128, Postgres's default, a backlog of a million jobs does not fit its hot part
 THROWAWAY_OPTIONS = ("fsync=off", "full_page_writes=off")  # synchronous_commit stays on, as in production
 

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.db.models import Model
 from django.test import Client as Browser
 
-from llmjobs.models import Flow, FlowTurn, Inbox, Incident, Lane, LaneTurn, TierTurn
+from llmjobs.models import Flow, FlowTurn, HandlerCall, Inbox, Incident, Lane, LaneTurn, TierTurn, WebhookDelivery
 from tests.admin.pages import TABLES, logged_in, table
 from tests.factories import make_client, make_job, make_key, make_model, make_worker
 
@@ -34,7 +34,11 @@ def rows(db: None) -> dict[str, Model]:
     make_worker(id=(worker_id := uuid.uuid4()))
     client, model = make_client("acme"), make_model("gpt")
     make_key(client)
-    make_job("completed", client=client, model=model)
+    completed = make_job("completed", client=client, model=model)
+    HandlerCall.objects.create(job=completed, epoch=completed.epoch, handler="shop.handlers.save")
+    WebhookDelivery.objects.create(
+        job=completed, client=client, epoch=completed.epoch, type="job.completed", url="https://hooks.example/acme"
+    )
     make_job("running", client=client, model=model, worker_id=worker_id)
     flow = Flow.objects.create(pool=model, client=client)
     lane = Lane.objects.create(flow=flow, priority=5, size=0)

@@ -26,6 +26,11 @@ def test_an_unknown_address_is_404_in_json(api, path, is_debugging):
         assert_error(Api(None).get(path), 404, "not_found")
 
 
+def test_the_prefix_without_its_slash_is_the_apis_too(client):
+    assert_error(client.get("/api"), 404, "not_found")
+    assert client.get("/apiary")["Content-Type"].startswith("text/html")
+
+
 def test_pages_outside_of_the_api_keep_their_own_errors(client):
     response = client.get("/nothing")
 
@@ -42,6 +47,7 @@ def test_pages_outside_of_the_api_keep_their_own_errors(client):
         ("PATCH", "stats", {"GET"}),
         ("POST", "models", {"GET"}),
         ("TRACE", "jobs", {"GET"}),
+        ("TRACE", "jobs/019a8f3c-5d2e-7b41-9c6a-2f4e8d1b7a90?wait=0", {"GET", "DELETE"}),
         ("BREW", "jobs", {"GET"}),
         ("POST", "docs", {"GET"}),
         ("POST", "schema", {"GET"}),

@@ -15,6 +15,7 @@ from django.db import connection
 from llmjobs import queue
 from llmjobs.models import ApiKey, Job
 from tests.api.conftest import MESSAGES
+from tests.concurrency.threads import together
 from tests.factories import make_client, make_job, make_key, make_model
 from tests.helpers import database_url, eventually
 from tests.live_process import WebServer, web_server
@@ -55,10 +56,10 @@ class Answer:
         return self.json()["error"]["code"]
 
 
-def call(server: WebServer, method: str, path: str, key: str, body=None, *, chunked: bool = False) -> Answer:
+def call(server: WebServer, method: str, path: str, key: str, body=None, *, chunked=False, more=None) -> Answer:
     http_connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **(more or {})}
         http_connection.request(method, f"/api/{path}", body, headers, encode_chunked=chunked)
         return Answer(http_connection.getresponse())
     finally:
@@ -114,6 +115,24 @@ def test_addresses_that_are_no_text_are_refused_in_json(server, key, path):
 
 def test_every_answer_names_its_request(server, key):
     assert call(server, "GET", "models", key).headers["x-request-id"]
+
+
+# Equal posts at once.
+
+
+@pytest.mark.parametrize(
+    ("more", "fields"),
+    [({"Idempotency-Key": "k"}, {}), ({"x-stainless-retry-count": "1"}, {}), ({}, {"dedupe": "join"})],
+    ids=["key", "retry", "join"],
+)
+def test_fifty_equal_posts_at_once_make_one_job(server, key, more, fields):
+    body = json.dumps({"model": "gpt", "messages": MESSAGES, **fields})
+    answers = together([lambda: call(server, "POST", "jobs", key, body, more=more)] * 50)
+
+    assert sorted({answer.status for answer in answers} - {409}) == [200, 202]
+    assert [answer.status for answer in answers].count(202) == 1
+    job = Job.objects.get()
+    assert {answer.json()["id"] for answer in answers if answer.status != 409} == {str(job.public_id)}
 
 
 # Waiting.

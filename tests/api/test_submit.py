@@ -280,6 +280,40 @@ def test_equal_requests_at_once_make_one_job():
     assert Job.objects.count() == 1
 
 
+# The same post again, without a key.
+
+
+def test_an_sdks_own_retry_of_a_post_answers_the_first_job(api):
+    first = api.submit(headers={"x-stainless-retry-count": "0"})
+    again = api.submit(headers={"x-stainless-retry-count": "1"})
+
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert again["Idempotent-Replayed"] == "true"
+    assert again.json()["id"] == first.json()["id"]
+
+
+def test_another_key_of_the_same_client_retries_nothing(api, acme):
+    first = api.submit(headers={"x-stainless-retry-count": "0"})
+    other = Api(make_key(acme)).submit(headers={"x-stainless-retry-count": "1"})
+
+    assert (other.status_code, other.json()["id"] == first.json()["id"]) == (202, False)
+
+
+@pytest.mark.parametrize("count", ["", "one", "-1", "1.0", "²", "1" * 10])
+def test_a_count_that_is_no_number_is_ignored(api, count):
+    api.submit(headers={"x-stainless-retry-count": "0"})
+
+    assert api.submit(headers={"x-stainless-retry-count": count}).status_code == 202
+
+
+def test_who_asks_for_it_joins_an_equal_job_that_has_not_ended(api):
+    first = api.submit()
+    joined = api.submit(dedupe="join")
+
+    assert (joined.status_code, joined["Idempotent-Replayed"]) == (200, "true")
+    assert joined.json()["id"] == first.json()["id"]
+
+
 # A full queue.
 
 

@@ -19,7 +19,7 @@ ANSWER = '{"object":"chat.completion","choices":[{"index":0,"message":{"role":"a
 
 async def main(options: argparse.Namespace) -> None:
     from llmjobs.outcomes import Kind, Outcome, Usage
-    from llmjobs.providers.openai import Call
+    from llmjobs.providers.calls import Call
     from llmjobs.worker import Options, Worker
 
     class NoProvider:

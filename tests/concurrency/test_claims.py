@@ -114,18 +114,20 @@ def test_a_claim_waits_for_the_turnstile_and_then_reads_the_newest_turn(client, 
     with hands(2) as [one, two]:
         one.claim(pool)
         one.run(one.connection.execute("begin"))
-        first = one.claim_once(pool).jobs
+        one.run(one.connection.execute("select from llmjobs_turnstile for update"))
         second = started_and_waiting(two.claim, pool, backend=two.connection.info.backend_pid)
-        one.run(one.connection.execute("commit"))
+        first = one.claim_once(pool).jobs  # in that transaction, which it commits
         third = second()
-        assert {job.id for job in first}.isdisjoint({job.id for job in third}) and third
+        assert {job.id for job in first}.isdisjoint({job.id for job in third}) and first and third
         audit(one)
 
 
 def test_the_clock_of_a_claim_is_read_after_its_wait(client, pool):
     """A deadline that passed while the claim waited for the turnstile has passed, and a start is when it starts."""
-    late, fine = submit(client, pool, expires_in_s=0.4)[0], submit(client, pool)[0]
     with hands(2) as [holder, waiting]:
+        submit(client, pool)
+        holder.claim(pool)  # flow and lane are made, so that the claim that waits is the one that starts jobs
+        late, fine = submit(client, pool, expires_in_s=0.4)[0], submit(client, pool)[0]
         holder.run(holder.connection.execute("begin"))
         holder.run(holder.connection.execute("select from llmjobs_turnstile for update"))
         claimed = started_and_waiting(waiting.claim, pool, 2, backend=waiting.connection.info.backend_pid)
@@ -139,7 +141,7 @@ def test_the_clock_of_a_claim_is_read_after_its_wait(client, pool):
         assert [job.id for job in claimed()] == [fine.id]
     assert Job.objects.get(id=late.id).state == State.EXPIRED
     assert Job.objects.get(id=fine.id).started_at >= released_at
-    assert Attempt.objects.get().claimed_at >= released_at
+    assert Attempt.objects.get(job_id=fine.id).claimed_at >= released_at
 
 
 def now() -> datetime:
@@ -197,6 +199,8 @@ def test_models_made_in_an_open_transaction_do_not_stop_the_claims(client, pool)
     submit(client, pool)
     with hands(1) as [hand], transaction.atomic():
         Model.objects.create(name="new", provider=pool.provider)
+        with connection.cursor() as cursor:
+            cursor.execute("set constraints all immediate")  # else its reference is looked up at the commit
         assert len(hand.claim(pool)) == 1
 
 
@@ -205,22 +209,24 @@ def test_a_worker_frozen_at_the_turnstile_is_thrown_out(client, pool):
     submit(client, pool)
     with hands(1) as [hand]:
 
-        async def settings() -> tuple[str, str]:
+        async def settings() -> tuple[str, str, str | None]:
             async with hand.connection.transaction():
                 await fold(hand.connection, is_sweep=False)
                 cursor = await hand.connection.execute(
-                    "select current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')"
+                    "select current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout'), "
+                    "current_setting('transaction_timeout', true)"  # since Postgres 17: half a pipeline is not idle
                 )
                 return await cursor.fetchone()
 
-        assert hand.run(settings()) == ("10s", "10s")
+        assert hand.run(settings()) in (("10s", "10s", "30s"), ("10s", "10s", None))
         outside = hand.run(hand.run(hand.connection.execute("show idle_in_transaction_session_timeout")).fetchone())
         assert outside == ("0",), "the settings end with the transaction"
     assert Turnstile.objects.count() == 1
 
 
-def test_claims_settles_cancels_and_duties_meet_and_nothing_is_lost_or_doubled(client, pool):
+def test_claims_settles_cancels_and_duties_meet_and_nothing_is_lost_or_doubled(client, pool, settings):
     """All verbs at once on the same jobs, in opposite orders: no deadlock, and the counts are exact afterwards."""
+    settings.LLMJOBS_RETRY_MIN_PER_S = 100_000  # no budget holds a retry back
     ids = [job.id for job in submit(client, pool, 600)]
     ends = [State.COMPLETED, State.SCHEDULED, State.QUEUED, State.DEAD]
 

@@ -13,29 +13,48 @@ from django.db import connection
 from django.utils import timezone
 
 from llmjobs import queue
+from llmjobs.errors import JobNotFound, NotAllowed
 from llmjobs.leases import Claimed
-from llmjobs.models import Attempt, Job, Model, Worker
-from llmjobs.states import State
+from llmjobs.models import Attempt, Job, JobEvent, JobRequest, JobResult, Model, Worker
+from llmjobs.states import TERMINAL, State
 from tests.concurrency.threads import started_and_waiting, together
 from tests.hands import Hand, hands, submit
-from tests.properties.ground import check_counts, check_identity
+from tests.postgres.counting import differences
+from tests.properties.ground import check_counts, check_identity, used_by_attempts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-VERBS = ("cancel", "settle", "release", "reclaim", "requeue", "stage", "expire", "claim", "say")
+VERBS = ("cancel", "settle", "release", "reclaim", "requeue", "stage", "expire", "claim", "say", "erase", "prune")
 
 
 class Scene:
-    """Six jobs: two queued, two scheduled and due, two running; all expire now. `holder` holds the running ones."""
+    """Eight jobs: two that are over and old enough to go, two queued, two scheduled and due, two running; all expire
+    now. `holder` holds the running ones. The one that was completed can't be requeued, the dead one can.
+    """
 
     def __init__(self, holder: Hand, client: Any, pool: Model) -> None:
         self.holder, self.pool = holder, pool
+        submit(client, pool, 2)
+        self.used = self._end(*holder.claim(pool, 2))
         submit(client, pool, 2)
         self.claimed: list[Claimed] = holder.claim(pool, 2)
         submit(client, pool, 2)
         submit(client, pool, 2, delay_s=3600)
         self.ids = list(Job.objects.order_by("id").values_list("id", flat=True))
         Job.objects.filter(state="scheduled").update(available_at=timezone.now())
+
+    def _end(self, completed: Claimed, dead: Claimed) -> list[dict[str, Any]]:
+        """Returns what they used."""
+        self.holder.settle(completed)
+        self.holder.settle(dead, state=State.DEAD)
+        Job.objects.update(finished_at=timezone.now() - timedelta(days=31))
+        return used_by_attempts()
+
+    @property
+    def gone(self) -> list[dict[str, Any]]:
+        """What was used by jobs that were removed."""
+        kept = set(Job.objects.values_list("id", flat=True))
+        return [attempt for attempt in self.used if attempt["job_id"] not in kept]
 
     def carry_out(self, verb: str, hand: Hand, *, backwards: bool) -> Any:
         step = -1 if backwards else 1
@@ -58,6 +77,18 @@ class Scene:
                 return hand.stage()
             case "expire":
                 return hand.expire()
+            case "erase":
+                return [erased(job_id) for job_id in self.ids[::step]]
+            case "prune":
+                return hand.prune()
+
+
+def erased(job_id: int) -> bool:
+    try:
+        queue.erase(job_id)
+    except (JobNotFound, NotAllowed):
+        return False
+    return True
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +110,21 @@ def test_two_verbs_at_once_leave_a_legal_state_and_exact_counts(client, pool, on
         together(calls)
         first.fold()
         check_counts()
-        check_identity()
+        check_identity(gone=scene.gone)
+        assert differences() == []
+    check_nothing_is_left_of_what_went()
     running = set(Job.objects.filter(state=State.RUNNING).values_list("id", "attempt"))
     open_attempts = set(Attempt.objects.filter(outcome=None).values_list("job_id", "number"))
     assert running == open_attempts, "an attempt is open if and only if its job runs"
+
+
+def check_nothing_is_left_of_what_went() -> None:
+    """And what is to run has its request."""
+    jobs = dict(Job.objects.values_list("id", "state"))
+    for table in (JobRequest, JobResult, JobEvent, Attempt):
+        assert set(table.objects.values_list("job_id", flat=True)) <= set(jobs), table.__name__
+    asked = set(JobRequest.objects.exclude(body="").values_list("job_id", flat=True))
+    assert {job_id for job_id, state in jobs.items() if state not in TERMINAL} <= asked, "nobody could run it"
 
 
 @pytest.mark.parametrize("verb", ["cancel", "settle"])

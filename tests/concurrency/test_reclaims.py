@@ -62,6 +62,25 @@ def test_a_slow_reclaim_does_not_take_what_was_claimed_again_meanwhile(monkeypat
         assert quick.settle(again) == {job.id: "completed"}
 
 
+def test_a_slow_reclaim_does_not_take_what_its_worker_came_back_to_and_claimed_again(monkeypatch):
+    """The same worker, the same job, the next attempt: another lease than the one that was judged."""
+    client, pool = make_client(tier="enterprise"), make_model()
+    with hands(2) as [late, slow]:
+        claimed = claimed_job(late, client, pool)
+        die(late.worker)
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_advisory_lock(7)")
+        monkeypatch.setattr(queue, "load", _waiting_in_its_snapshot)
+        reclaimed = started_and_waiting(slow.reclaim, backend=slow.connection.info.backend_pid)
+        monkeypatch.undo()
+        late.release(claimed)
+        [again] = late.claim(pool)
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_advisory_unlock(7)")
+        assert reclaimed() == []
+        assert late.settle(again) == {again.id: "completed"}
+
+
 def _waiting_in_its_snapshot(name, **literals):
     """reclaim.sql, held up between its snapshot and its locks."""
     text = load(name, **literals)

@@ -6,10 +6,10 @@ import pytest
 from django.db import connection, transaction
 
 from llmjobs import queue
-from llmjobs.errors import IdempotencyInProgress
+from llmjobs.errors import IdempotencyInProgress, IdempotencyKeyReused
 from llmjobs.models import Job
 from llmjobs.submissions import parse
-from tests.concurrency.threads import together
+from tests.concurrency.threads import started_and_waiting, together
 from tests.factories import make_client
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -71,6 +71,25 @@ def test_the_key_of_a_rolled_back_submit_is_free_again(client, pool):
         raise RuntimeError
     _, is_replay = queue.submit_submission(client, submission(pool), "key")
     assert not is_replay
+
+
+def test_who_waited_for_a_submit_that_was_rolled_back_makes_the_job(client, pool):
+    with pytest.raises(RuntimeError), transaction.atomic():
+        queue.submit_submission(client, submission(pool), "key")
+        waiting = started_and_waiting(queue.submit_submission, client, submission(pool), "key")
+        raise RuntimeError
+    job, is_replay = waiting()
+    assert not is_replay and Job.objects.get().id == job.id
+
+
+def test_who_waited_with_another_body_is_told_that_the_key_is_used(client, pool):
+    other = parse({"model": pool.name, "input": "Something else."})
+    with transaction.atomic():
+        queue.submit_submission(client, submission(pool), "key")
+        waiting = started_and_waiting(queue.submit_submission, client, other, "key")
+    with pytest.raises(IdempotencyKeyReused):
+        waiting()
+    assert Job.objects.count() == 1
 
 
 def test_after_a_refusal_the_connection_waits_for_locks_as_before(client, pool):

@@ -8,6 +8,7 @@ import pytest
 from django.test import Client as Browser
 from django.test import override_settings
 
+from llmjobs import queue
 from llmjobs.live import sse
 from llmjobs.live.threads import in_thread
 from llmjobs.models import Job
@@ -77,6 +78,13 @@ async def test_a_returning_viewer_sees_what_it_has_not_seen(job, key, road):
         assert [event["id"] for event in await stream.rest()] == [numbers[2], 3 * SEQ_EPOCH]
 
 
+async def test_who_comes_to_watch_an_erased_job_is_told_that_it_is_over(key, acme):
+    job = await in_thread(lambda: make_job(State.COMPLETED, client=acme))
+    await in_thread(lambda: queue.erase(job.pk))
+    async with Stream(events_of(job), key) as stream:
+        assert stream.status == 204
+
+
 async def test_who_has_seen_the_end_is_told_not_to_come_again(key, acme):
     """EventSource reconnects whenever a stream ends; 204 is how it is told to stop."""
     job = await in_thread(lambda: make_job(State.COMPLETED, client=acme))
@@ -104,6 +112,12 @@ async def test_a_malformed_position_is_refused_with_its_name(job, key, after):
     async with Stream(events_of(job), key, last_event_id="not-a-number") as stream:
         assert stream.status == 400
         assert (await stream.error())["param"] == "Last-Event-ID"
+
+
+@pytest.mark.parametrize("path", ["{job}?after=x", "/api/events?since=-1", "/api/events?after=-1"])
+async def test_a_malformed_position_is_refused_though_another_wins(job, key, path):
+    async with Stream(path.format(job=events_of(job)), key, last_event_id="0") as stream:
+        assert stream.status == 400
 
 
 async def test_anothers_job_is_no_job(job, key):

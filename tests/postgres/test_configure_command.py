@@ -38,6 +38,7 @@ default_tpm = 1000
 rpm = 1000
 tpm = 100000
 max_running = 40
+background = true
 is_paused = true
 
 [[model]]
@@ -123,6 +124,12 @@ def state() -> list:
     return [list(model.objects.order_by("pk").values()) for model in (Tier, Provider, Model, Client)]
 
 
+def test_a_key_with_another_word_than_its_column_can_be_changed(configure):
+    configure(WHOLE)
+    assert "background" in configure(WHOLE.replace("background = true", "background = false"))
+    assert not Provider.objects.get().has_background
+
+
 def test_every_key_reaches_its_column(configure):
     configure(WHOLE)
 
@@ -139,6 +146,7 @@ def test_every_key_reaches_its_column(configure):
     assert (provider.base_url, provider.api_key_env) == ("https://eu.example.org/v1", "EU_API_KEY")
     assert (provider.any_model, provider.default_rpm, provider.default_tpm) == (True, 10, 1_000)
     assert (provider.rpm, provider.tpm, provider.max_running, provider.is_paused) == (1_000, 100_000, 40, True)
+    assert provider.has_background
     model = Model.objects.get(name="large")
     assert (model.provider, model.upstream_name, model.fallback.name) == (provider, "large-2026", "small")
     assert (model.rpm, model.tpm, model.max_running, model.context_window) == (500, 200_000, 100, 128_000)

@@ -95,3 +95,20 @@ def test_a_clients_tier_is_not_changed_on_the_way():
     with pytest.raises(CommandError, match="'pro'"):
         createclient("acme", "--tier", "free")
     assert not ApiKey.objects.exists()
+
+
+def test_a_webhook_secret_is_rotated_without_another_key():
+    first = created("acme", "--tier", "pro")
+    rotated = created("acme", "--rotate-webhook-secret")
+
+    client = Client.objects.get()
+    assert rotated == {"client": "acme", "tier": "pro", "api_key": None, "webhook_secret": client.webhook_secret}
+    assert client.old_webhook_secret == first["webhook_secret"] != client.webhook_secret
+    assert ApiKey.objects.count() == 1
+    assert "key" not in createclient("acme", "--rotate-webhook-secret")
+
+
+def test_of_a_client_that_is_not_there_no_secret_is_rotated():
+    with pytest.raises(CommandError, match="that exists"):
+        createclient("acme", "--rotate-webhook-secret")
+    assert not Client.objects.exists()

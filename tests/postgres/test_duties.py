@@ -7,8 +7,9 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from llmjobs import queue
-from llmjobs.folding import fold
+from llmjobs.folding import SHARD, fold
 from llmjobs.models import Inbox, Job, JobEvent, LaneTurn, ShardTurn
+from llmjobs.sql import load
 from llmjobs.states import State
 from tests.concurrency.threads import together
 from tests.hands import claimed_job, submit
@@ -100,6 +101,17 @@ def test_a_late_first_job_of_a_client_is_swept_up_too(hand, client, pool):
     assert [claimed.id for claimed in hand.claim(pool)] == [job.id]
 
 
+def test_one_worker_sweeps_at_a_time(hand, client, pool):
+    """Not all of them, one behind the other at the turnstile, where claims wait too."""
+    submit(client, pool)
+    ShardTurn.objects.update(bound_id=Inbox.objects.get().id + 1)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(load("sweep_is_due"), {"shard": SHARD, "is_full": False})
+        assert cursor.fetchone() == (True,), "another one is about to sweep"
+        assert hand.sweep() == 0
+    assert hand.sweep() == 1
+
+
 def test_the_bound_follows_by_two_to_four_seconds(hand, client, pool):
     def fold():
         submit(client, pool)
@@ -115,9 +127,9 @@ def test_the_bound_follows_by_two_to_four_seconds(hand, client, pool):
     pass_time(3)
     first = fold()
     assert first.next_bound_id == first.folded_to > 0 and first.bound_id == 0
-    pass_time(1.9)
+    pass_time(1)
     assert fold().bound_id == 0, "a transaction that took a second is not behind it"
-    pass_time(0.2)
+    pass_time(1.2)
     assert fold().bound_id == first.folded_to
 
 

@@ -50,24 +50,32 @@ def test_what_a_worker_without_a_row_holds_is_taken_back(hand, other, client, po
     assert len(other.reclaim()) == 1
 
 
-def test_what_a_living_worker_holds_is_left_alone(hand, other, client, pool):
+def live(hand):
+    """However slow this machine is: half a second may pass before the next statement."""
+    die(hand, ago_s=-60)
+
+
+def test_what_a_living_worker_holds_is_left_alone(hand, other, client, pool, settings):
+    settings.LLMJOBS_LEASE_S = 5  # it does not beat here, and the test may be slow
     claimed_job(hand, client, pool)
+    live(hand)
     assert other.reclaim() == []
     assert Job.objects.get().state == State.RUNNING
 
 
 def test_a_heartbeat_within_the_lease_keeps_it(hand, other, client, pool, settings):
-    settings.LLMJOBS_LEASE_S = 2
+    settings.LLMJOBS_LEASE_S = 4
     claimed_job(hand, client, pool)
-    die(hand, ago_s=1.5)
+    die(hand, ago_s=1)
     assert other.reclaim() == []
-    die(hand, ago_s=2.5)
+    die(hand, ago_s=4.5)
     assert len(other.reclaim()) == 1
 
 
 def test_a_job_past_its_timeout_is_taken_back_whatever_its_worker_s_heartbeat_says(hand, other, client, pool, settings):
     settings.LLMJOBS_RECLAIM_GRACE_S = 10
     claimed_job(hand, client, pool, timeout_s=20)
+    live(hand)
     Job.objects.update(started_at=timezone.now() - timedelta(seconds=29))
     assert other.reclaim() == []
     Job.objects.update(started_at=timezone.now() - timedelta(seconds=31))
@@ -138,6 +146,30 @@ def test_what_a_stale_worker_still_says_is_dropped(hand, other, client, pool):
     other.reclaim()
     hand.say(claimed, "late")
     assert not JobEvent.objects.filter(type="delta").exists()
+
+
+def test_what_is_said_of_an_attempt_before_is_dropped_though_the_same_worker_has_the_next(hand, client, pool):
+    before = claimed_job(hand, client, pool)
+    hand.release(before)
+    [claimed] = hand.claim(pool)
+    hand.say(before, "late")
+    hand.say(claimed, "now")
+    assert [event.data["text"] for event in JobEvent.objects.filter(type="delta")] == ["now"]
+
+
+def test_what_another_worker_says_of_an_attempt_of_the_same_number_is_dropped(hand, other, client, pool):
+    """A failover may give an attempt's number twice: the worker is part of the lease."""
+    claimed = claimed_job(hand, client, pool)
+    other.say(claimed, "not mine")
+    assert not JobEvent.objects.filter(type="delta").exists()
+
+
+def test_what_was_said_is_kept_when_it_is_sent_again(hand, client, pool):
+    """A tick whose acknowledgement was lost is sent again, with what has come since."""
+    claimed = claimed_job(hand, client, pool)
+    hand.say(claimed, "once")
+    hand.say(claimed, "twice")
+    assert [event.data["text"] for event in JobEvent.objects.filter(type="delta")] == ["once"]
 
 
 def test_a_reclaimed_job_runs_again_and_its_place_is_kept(hand, other, client, pool):
@@ -236,6 +268,15 @@ def test_a_job_that_keeps_what_had_come_ends_with_it(hand, other, client, pool, 
         assert output["output"][0]["content"][0]["text"] == "Half of"
 
 
+def test_a_job_that_keeps_what_had_come_and_was_to_be_cancelled_ends_cancelled(hand, other, client, pool):
+    claimed = claimed_job(hand, client, pool, on_interrupt="keep")
+    hand.say(claimed, "Half of")
+    queue.cancel([claimed.id])
+    die(hand)
+    other.reclaim()
+    assert (Job.objects.get().state, JobResult.objects.get().output_text) == (State.CANCELLED, "Half of")
+
+
 def test_a_job_that_keeps_what_had_come_starts_over_where_nothing_had(hand, other, client, pool):
     claimed_job(hand, client, pool, on_interrupt="keep")
     die(hand)
@@ -279,3 +320,16 @@ def test_a_response_that_goes_on_at_the_provider_costs_the_lost_attempt_nothing_
     other.release(again)
     [chat] = other.claim(pool)
     assert chat.resume_id is None, "that endpoint has no background"
+
+
+def test_a_response_in_the_background_that_nobody_will_pick_up_is_priced_as_streamed(hand, other, client, pool):
+    Provider.objects.update(has_background=True)
+    claimed = claimed_job(hand, client, pool, body={"input": "Hi"})
+    Attempt.objects.update(provider_response_id="resp_1")
+    hand.say(claimed, "x" * 40)
+    queue.cancel([claimed.id])
+    die(hand)
+    other.reclaim()
+    attempt = Attempt.objects.get()
+    assert (Job.objects.get().state, attempt.output_tokens) == (State.CANCELLED, 10)
+    assert attempt.cost == claimed.est_input_tokens + 10

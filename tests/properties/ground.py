@@ -1,7 +1,7 @@
 """What the turns must say, whatever the verbs did: checked against the jobs and the ledger themselves."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -45,7 +45,7 @@ def empty() -> None:
     """Takes out all jobs and what claims know of them; clients, pools and workers stay."""
     tables = (
         "inbox", "laneturn", "flowturn", "tierturn", "lane", "flow", "jobevent", "attempt", "jobresult",
-        "jobrequest", "job",
+        "webhookdelivery", "handlercall", "jobrequest", "job",
     )  # fmt: skip
     with connection.cursor() as cursor:
         for table in tables:
@@ -53,8 +53,23 @@ def empty() -> None:
         cursor.execute("update llmjobs_bucketturn set queued = 0, running = 0")
 
 
-def check_identity() -> None:
-    """vt - lifted + what the inbox still has = what was used, or is charged, by weight. For flows and for tiers."""
+def used_by_attempts() -> list[dict[str, Any]]:
+    """What each attempt used or is charged, by weight: what check_identity is to be told of those that are removed."""
+    return rows(
+        """
+        select a.job_id, a.pool_id, j.client_id, a.tier_id, coalesce(a.cost, a.charged) / a.flow_weight as flow_cost,
+            coalesce(a.cost, a.charged) / a.tier_weight as tier_cost
+        from llmjobs_attempt a
+        join llmjobs_job j on j.id = a.job_id
+        """
+    )
+
+
+def check_identity(gone: Sequence[dict[str, Any]] = ()) -> None:
+    """vt - lifted + what the inbox still has = what was used, or is charged, by weight. For flows and for tiers.
+
+    `gone`: of used_by_attempts, those that were removed with their jobs.
+    """
     for flow in rows(NEWEST_FLOWS):
         [used] = rows(
             """
@@ -66,7 +81,9 @@ def check_identity() -> None:
             """,
             *([flow["pool_id"], flow["client_id"]] * 2),
         )
-        assert flow["vt"] - flow["lifted"] + used["unfolded"] == pytest.approx(used["cost"], abs=1e-6), flow
+        key = flow["pool_id"], flow["client_id"]
+        cost = used["cost"] + sum(a["flow_cost"] for a in gone if (a["pool_id"], a["client_id"]) == key)
+        assert flow["vt"] - flow["lifted"] + used["unfolded"] == pytest.approx(cost, abs=1e-6), flow
     for tier in rows(NEWEST_TIERS):
         [used] = rows(
             """
@@ -77,7 +94,9 @@ def check_identity() -> None:
             """,
             *([tier["pool_id"], tier["tier_id"]] * 2),
         )
-        assert tier["vt"] - tier["lifted"] + used["unfolded"] == pytest.approx(used["cost"], abs=1e-6), tier
+        key = tier["pool_id"], tier["tier_id"]
+        cost = used["cost"] + sum(a["tier_cost"] for a in gone if (a["pool_id"], a["tier_id"]) == key)
+        assert tier["vt"] - tier["lifted"] + used["unfolded"] == pytest.approx(cost, abs=1e-6), tier
 
 
 def check_floors() -> None:

@@ -1,13 +1,17 @@
 """All verbs in any order, on the real Postgres, with a dict as oracle.
 
 After every step: states are those that the oracle expects, the identity of virtual time holds, no ready lane is under
-its floor. At every audit: counts, cursors and openness are exact. Every claim follows the fair order, job by job.
+its floor, and each end of a job that is to be told stands in the outbox once. At every audit: counts, cursors and
+openness are exact. Every claim follows the fair order, job by job.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,9 +25,10 @@ from hypothesis.stateful import (
 )
 
 from llmjobs import queue
+from llmjobs.errors import NotAllowed
 from llmjobs.leases import Claimed
-from llmjobs.models import Client, Job, Model, Tier, Worker
-from llmjobs.states import REQUEUEABLE, WAITING, State
+from llmjobs.models import Client, HandlerCall, Job, JobRequest, Model, Tier, WebhookDelivery, Worker
+from llmjobs.states import REQUEUEABLE, TERMINAL, WAITING, State
 from tests.factories import make_client, make_model
 from tests.hands import Hand, hands, submit
 from tests.properties.ground import (
@@ -35,6 +40,7 @@ from tests.properties.ground import (
     check_turns,
     empty,
     let_pass,
+    used_by_attempts,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -42,7 +48,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 PRIORITIES = st.sampled_from(["critical", "normal", "background"])
 CLIENTS = st.integers(0, 3)
 PICKS = st.lists(st.integers(0, 1_000), min_size=1, max_size=4)
+ROADS: Any = st.sampled_from(
+    [frozenset(), frozenset({"webhook"}), frozenset({"handler"}), frozenset({"webhook", "handler"})]
+)
 ENDS = st.sampled_from([State.COMPLETED, State.FAILED, State.DEAD, State.SCHEDULED, State.QUEUED, State.CANCELLED])
+
+
+def told_of(job: Job) -> None:
+    """The handler of those that have one."""
 
 
 class Verbs(RuleBasedStateMachine):
@@ -61,6 +74,19 @@ class Verbs(RuleBasedStateMachine):
         self.states: dict[int, State] = {}
         self.leases: dict[int, tuple[Hand, Claimed]] = {}
         self.cancels: set[int] = set()
+        self.told: dict[int, frozenset[str]] = {}  # by which roads a job's end is told
+        self.ends: Counter[int] = Counter()
+        self.kept: set[int] = set()  # on_interrupt: keep
+        self.said: set[int] = set()  # of what runs, the jobs that have some text
+        self.erased: set[int] = set()
+        self.aged: set[int] = set()  # past their age, if they are over
+        self.gone: list[dict[str, Any]] = []  # what the attempts used that were removed
+
+    def move(self, ids: Iterable[int], state: State) -> None:
+        for job_id in ids:
+            if state in TERMINAL and self.states.get(job_id) not in TERMINAL:
+                self.ends[job_id] += 1
+            self.states[job_id] = state
 
     def client(self, number: int) -> Client:
         return Client.objects.select_related("tier").get(pk=self.clients[number].pk)
@@ -71,13 +97,26 @@ class Verbs(RuleBasedStateMachine):
 
     # What clients and operators do.
 
-    @rule(number=CLIENTS, priority=PRIORITIES, long=st.booleans(), count=st.integers(1, 4), delay=st.booleans())
-    def submit(self, number: int, priority: str, long: bool, count: int, delay: bool) -> None:
+    @rule(
+        number=CLIENTS, priority=PRIORITIES, long=st.booleans(), count=st.integers(1, 4), delay=st.booleans(),
+        roads=ROADS, keep=st.booleans(),
+    )  # fmt: skip
+    def submit(
+        self, number: int, priority: str, long: bool, count: int, delay: bool, roads: frozenset[str], keep: bool
+    ) -> None:
         client = self.client(number)
         Tier.objects.filter(pk=client.tier_id).update(max_priority=0)
         client.tier.max_priority = 0
-        for job in submit(client, self.pool, count, priority=priority, long=long, delay_s=3600 if delay else 0):
-            self.states[job.id] = State.SCHEDULED if delay else State.QUEUED
+        more = {
+            "webhook_url": "https://a.example/" if "webhook" in roads else None,
+            "on_settled": f"{__name__}.told_of" if "handler" in roads else None,
+            "on_interrupt": "keep" if keep else "restart",
+        }
+        made = submit(client, self.pool, count, priority=priority, long=long, delay_s=3600 if delay else 0, **more)
+        self.move([job.id for job in made], State.SCHEDULED if delay else State.QUEUED)
+        self.told.update(dict.fromkeys((job.id for job in made), roads))
+        if keep:
+            self.kept.update(job.id for job in made)
 
     @rule(picks=PICKS)
     def cancel(self, picks: list[int]) -> None:
@@ -86,7 +125,7 @@ class Verbs(RuleBasedStateMachine):
         expected = []
         for job_id in ids:
             if self.states[job_id] in WAITING:
-                self.states[job_id] = State.CANCELLED
+                self.move([job_id], State.CANCELLED)
                 expected.append(job_id)
             elif self.states[job_id] == State.RUNNING and job_id not in self.cancels:
                 self.cancels.add(job_id)
@@ -96,11 +135,56 @@ class Verbs(RuleBasedStateMachine):
     @rule(picks=PICKS)
     def requeue(self, picks: list[int]) -> None:
         ids = self.picked(picks, set(State))
-        expected = [job_id for job_id in ids if self.states[job_id] in REQUEUEABLE]
+        expected = [job_id for job_id in ids if self.states[job_id] in REQUEUEABLE and job_id not in self.erased]
         assert sorted(queue.requeue(ids)) == expected
         for job_id in expected:
             self.states[job_id] = State.QUEUED
             self.cancels.discard(job_id)
+            self.aged.discard(job_id)
+
+    @rule(picks=PICKS)
+    def erase(self, picks: list[int]) -> None:
+        for job_id in self.picked(picks, set(State)):
+            if self.states[job_id] in TERMINAL:
+                queue.erase(job_id)
+                self.erased.add(job_id)
+            else:
+                with pytest.raises(NotAllowed):
+                    queue.erase(job_id)
+
+    @rule(picks=PICKS, is_told=st.booleans())
+    def prune(self, picks: list[int], is_told: bool) -> None:
+        """Some are past their age now; who is told of their end may have been, or may not."""
+        old = self.picked(picks, TERMINAL)
+        Job.objects.filter(id__in=old).update(finished_at=F("finished_at") - timedelta(days=31))
+        self.aged.update(old)
+        if is_told:
+            WebhookDelivery.objects.filter(job_id__in=old).update(state="delivered", ended_at=timezone.now())
+            HandlerCall.objects.filter(job_id__in=old).update(state="done", ended_at=timezone.now())
+        pending = {
+            job_id for table in (WebhookDelivery, HandlerCall)
+            for job_id in table.objects.filter(state="pending").values_list("job_id", flat=True)
+        }  # fmt: skip
+        expected = self.aged - pending
+        used = [attempt for attempt in used_by_attempts() if attempt["job_id"] in expected]
+        assert self.hands[0].prune() == len(expected)
+        self.gone += used
+        self.aged -= expected
+        for job_id in expected:
+            for known in (self.states, self.told, self.ends):
+                del known[job_id]
+        self.erased -= expected
+
+    @rule(picks=PICKS)
+    def prune_bodies(self, picks: list[int]) -> None:
+        """They are a day old by now, and are told of; without a body nobody requeues them."""
+        old = self.picked(picks, TERMINAL)
+        for table in (WebhookDelivery, HandlerCall):
+            ended = "delivered" if table is WebhookDelivery else "done"
+            table.objects.filter(job_id__in=old, state="pending").update(state=ended, ended_at=timezone.now())
+        Job.objects.filter(id__in=set(old) - self.aged).update(finished_at=timezone.now() - timedelta(days=1))
+        self.hands[0].prune(3_600, of_bodies=True)
+        self.erased.update(old)
 
     @rule(number=CLIENTS, paused=st.booleans())
     def pause(self, number: int, paused: bool) -> None:
@@ -147,16 +231,25 @@ class Verbs(RuleBasedStateMachine):
             left, again = left - len(claim.jobs), claim.again
         assert not left or order.next() is None, "a slot stays idle while an admissible job waits"
         for job in claimed:
-            assert self.states[job.id] == State.QUEUED, "claimed twice"
-            self.states[job.id] = State.RUNNING
-            self.leases[job.id] = hand, job
+            self.start(hand, job)
 
     @rule(worker=st.integers(0, 1), count=st.integers(1, 3))
     def claim_as_it_comes(self, worker: int, count: int) -> None:
         for job in self.hands[worker].claim(self.pool, count):
-            assert self.states[job.id] == State.QUEUED, "claimed twice"
-            self.states[job.id] = State.RUNNING
-            self.leases[job.id] = self.hands[worker], job
+            self.start(self.hands[worker], job)
+
+    def start(self, hand: Hand, job: Claimed) -> None:
+        assert self.states[job.id] == State.QUEUED, "claimed twice"
+        self.states[job.id] = State.RUNNING
+        self.leases[job.id] = hand, job
+        self.said.discard(job.id)
+
+    @rule(picks=PICKS)
+    def say(self, picks: list[int]) -> None:
+        for job_id in set(self.picked(picks, {State.RUNNING})) - self.said:
+            hand, job = self.leases[job_id]
+            hand.say(job, "word")
+            self.said.add(job_id)
 
     @precondition(lambda self: State.RUNNING in self.states.values())
     @rule(picks=PICKS, end=ENDS, factor=st.sampled_from([0, 0.5, 1, 3]))
@@ -166,13 +259,13 @@ class Verbs(RuleBasedStateMachine):
             is_cancelled = job_id in self.cancels and end in WAITING
             now = State.CANCELLED if is_cancelled else end
             assert hand.settle(job, state=end, cost=job.charged * factor, delay_s=3600.0) == {job_id: now}
-            self.states[job_id] = now
+            self.move([job_id], now)
 
     @precondition(lambda self: self.leases)
     @rule(picks=PICKS, end=ENDS)
     def settle_again(self, picks: list[int], end: State) -> None:
         """With the lease of an attempt that is over."""
-        over = sorted(job_id for job_id in self.leases if self.states[job_id] != State.RUNNING)
+        over = sorted(job_id for job_id in self.leases if self.states.get(job_id) != State.RUNNING)
         for job_id in {over[pick % len(over)] for pick in picks} if over else ():
             hand, job = self.leases[job_id]
             assert hand.settle(job, state=end).get(job_id) in (None, "settled")
@@ -189,7 +282,7 @@ class Verbs(RuleBasedStateMachine):
         ids = self.picked(picks, WAITING)
         Job.objects.filter(id__in=ids).update(expires_at=timezone.now())
         assert sorted(wake.job_id for wake in self.hands[0].expire()) == ids
-        self.states.update(dict.fromkeys(ids, State.EXPIRED))
+        self.move(ids, State.EXPIRED)
 
     @rule(worker=st.integers(0, 1))
     def reclaim(self, worker: int) -> None:
@@ -202,9 +295,13 @@ class Verbs(RuleBasedStateMachine):
         assert sorted(wake.job_id for wake in self.hands[1 - worker].reclaim()) == sorted(held)
         Worker.objects.update(heartbeat_at=timezone.now())
         for job in Job.objects.filter(id__in=held):
-            allowed = {State.CANCELLED} if job.id in self.cancels else {State.SCHEDULED, State.DEAD}
+            allowed = {State.SCHEDULED, State.DEAD}
+            if job.id in self.cancels:
+                allowed = {State.CANCELLED}
+            elif job.id in self.kept & self.said:
+                allowed = {State.COMPLETED}
             assert job.state in allowed
-            self.states[job.id] = State(job.state)
+            self.move([job.id], State(job.state))
 
     @rule()
     def audit(self) -> None:
@@ -218,8 +315,19 @@ class Verbs(RuleBasedStateMachine):
         assert dict(Job.objects.values_list("id", "state")) == self.states
 
     @invariant()
+    def each_end_that_is_to_be_told_is_told_once(self) -> None:
+        for table, road in ((WebhookDelivery, "webhook"), (HandlerCall, "handler")):
+            expected = {job_id: ends for job_id, ends in self.ends.items() if road in self.told[job_id]}
+            assert Counter(table.objects.values_list("job_id", flat=True)) == expected, road
+
+    @invariant()
+    def what_is_not_over_has_its_request(self) -> None:
+        asked = set(JobRequest.objects.exclude(body="").values_list("job_id", flat=True))
+        assert asked == self.states.keys() - self.erased
+
+    @invariant()
     def virtual_time_is_what_was_used(self) -> None:
-        check_identity()
+        check_identity(self.gone)
 
     @invariant()
     def no_ready_lane_is_under_its_floor(self) -> None:
@@ -230,6 +338,7 @@ def test_any_order_of_verbs_keeps_every_law(settings: Any) -> None:
     settings.LLMJOBS_LEASE_S = 0.5  # shorter than the test server has been up
     settings.LLMJOBS_BACKOFF_BASE_S = 3_600  # what was reclaimed waits until it is staged
     settings.LLMJOBS_BACKOFF_CAP_S = 3_600
+    settings.LLMJOBS_RETRY_MIN_PER_S = 100_000  # storms are another test's
     Verbs.clients = [make_client(f"c{n}", tier="enterprise") for n in range(4)]
     Verbs.pool = make_model()
     with hands(2) as Verbs.hands:

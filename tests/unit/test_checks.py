@@ -57,6 +57,13 @@ def test_an_unknown_setting_is_an_error_that_suggests_one() -> None:
         call_command("check")
 
 
+def test_a_deployment_whose_webhooks_reach_into_its_network_is_warned() -> None:
+    with override_settings(LLMJOBS_WEBHOOK_ALLOW_PRIVATE=True):
+        (warning,) = checks.check_webhooks_stay_outside()
+    assert warning.id == "llmjobs.W001" and "inside your network" in warning.msg
+    assert checks.check_webhooks_stay_outside() == []
+
+
 def test_another_engine_than_postgres_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
     monkeypatch.setattr(checks, "connections", ConnectionHandler(sqlite))

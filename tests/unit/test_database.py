@@ -13,6 +13,11 @@ def test_they_go_where_django_goes(db):
     assert not {"cursor_factory", "context", "pool"} & params.keys(), "only Django's own backend understands these"
 
 
+def test_a_server_that_vanished_without_a_word_is_given_up(db):
+    """Else a claim's connection would wait for TCP's own patience, a quarter of an hour."""
+    assert 0 < database.dsn()["tcp_user_timeout"] <= 30_000
+
+
 def test_what_can_not_go_through_a_pooler_has_an_address_of_its_own(settings):
     settings.LLMJOBS_LISTEN_DSN = "postgresql://direct/db"
     assert database.dsn(direct=True)["conninfo"] == "postgresql://direct/db"

@@ -238,6 +238,14 @@ def test_a_key_whose_variable_is_not_set_is_told_and_not_sent(monkeypatch):
     assert outcome.sent_ago_s is None
 
 
+def test_a_variable_outside_the_allow_list_is_never_sent_by_whatever_road_its_name_came(monkeypatch):
+    """Forms refuse it; a row written past them must not send out SECRET_KEY either."""
+    monkeypatch.setenv("SECRET_KEY", "s3cret")
+    outcome = run(attempt_of(api_key_env="SECRET_KEY"))
+    assert (outcome.kind, outcome.error.code, outcome.sent_ago_s) == (Kind.PROVIDER_REFUSED, "api_key_missing", None)
+    assert "s3cret" not in outcome.error.message
+
+
 def settled(outcome, **fields):
     return settlement(attempt_of(**fields), outcome)
 
@@ -255,6 +263,16 @@ def test_an_answer_is_priced_and_weighed():
 def test_without_knowledge_of_what_was_used_the_charge_stands():
     row = settled(Outcome(Kind.UNKNOWN, Error("timeout", "late")))
     assert (row.cost, row.input_tokens, row.usage, row.cost_usd) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("kind", [Kind.CANCELLED, Kind.RELEASED, Kind.UNKNOWN])
+def test_of_a_call_that_was_sent_and_broken_off_without_a_word_the_charge_stands(kind):
+    """Nobody knows what it used; only what was not sent is known to have cost nothing."""
+    attempt = attempt_of()
+    call = attempt._new_call()
+    assert settlement(attempt, call.ended(kind)).cost == 0
+    call.sent_at = time.monotonic()
+    assert settlement(attempt, call.ended(kind)).cost is None
 
 
 def test_an_error_is_told_with_its_class():

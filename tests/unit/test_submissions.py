@@ -39,6 +39,11 @@ def test_the_least_that_can_be_asked_gets_every_default():
     assert (asked.user, asked.metadata) == (None, {})
 
 
+def test_a_whole_number_is_one_however_json_writes_it():
+    asked = parse(GOOD | {"max_attempts": 3.0})
+    assert (asked.max_attempts, type(asked.max_attempts)) == (3, int)
+
+
 def test_everything_that_can_be_asked_is_kept():
     asked = parse(
         GOOD

@@ -8,7 +8,8 @@ import pytest
 
 from llmjobs.execution import clean
 from llmjobs.outcomes import Kind, Told
-from llmjobs.providers.openai import Call, OpenAIProviders, Timeouts
+from llmjobs.providers.calls import Call, Timeouts
+from llmjobs.providers.openai import OpenAIProviders
 from llmjobs.states import Endpoint
 from tests.worker.scripted import RESET, json_answer, said, scripted, stream_answer
 

@@ -1,6 +1,7 @@
 """`manage.py createclient`: a client to begin with, and a key for it, which is shown this once.
 
-A client that exists is found, and stays as it is: the admin and `configure` change tiers and limits.
+A client that exists is found, and stays as it is: the admin and `configure` change tiers and limits. With
+`--rotate-webhook-secret` it gets a new secret, and no key.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from django.db import transaction
 from llmjobs.checks import require_supported_server
 from llmjobs.models import ApiKey, Client, Tier
 from llmjobs.models.tenants import DEFAULT_SCOPES, Scope
+from llmjobs.webhooks import rotate_secret
 
 DEFAULT_TIER = "free"
 
@@ -29,13 +31,21 @@ class Command(BaseCommand):
             default=",".join(DEFAULT_SCOPES),
             help=f"of the key, separated by commas: {', '.join(Scope.values)}; by default %(default)s",
         )
+        parser.add_argument(
+            "--rotate-webhook-secret",
+            action="store_true",
+            help="of a client that exists: a new secret and no key; the old secret signs beside it for a day",
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *, name: str, tier: str | None, scopes: str, **options: Any) -> None:
         require_supported_server()
         with transaction.atomic():
-            client = _find_or_make(name, tier)
-            _, key = ApiKey.objects.issue(client, scopes=_parsed(scopes))
+            if options["rotate_webhook_secret"]:
+                client, key = _rotated(name), None
+            else:
+                client = _find_or_make(name, tier)
+                _, key = ApiKey.objects.issue(client, scopes=_parsed(scopes))
         made = {
             "client": client.name,
             "tier": client.tier.name,
@@ -46,8 +56,20 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(made))
             return
         for label, value in made.items():
-            self.stdout.write(f"{label.replace('_', ' ') + ':':16}{value}")
-        self.stdout.write("The key is not stored and can't be shown again.")
+            if value is not None:
+                self.stdout.write(f"{label.replace('_', ' ') + ':':16}{value}")
+        if key is not None:
+            self.stdout.write("The key is not stored and can't be shown again.")
+
+
+def _rotated(name: str) -> Client:
+    client = (
+        Client.objects.select_for_update(no_key=True, of=("self",)).select_related("tier").filter(name=name).first()
+    )
+    if client is None:
+        raise CommandError(f"Expected a client that exists, got {name!r}: a new one has a new secret")
+    rotate_secret(client)
+    return client
 
 
 def _find_or_make(name: str, tier_name: str | None) -> Client:

@@ -10,9 +10,12 @@ says what was paid.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llmjobs.providers.simulator.faults import ApiError, Fault
+
+if TYPE_CHECKING:
+    from llmjobs.providers.simulator.generations import Generation
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -71,6 +74,7 @@ class Answer:
     token_s: float = 0.0  # from one event to the next
     ending: Ending = "complete"
     hold_s: float | None = None  # of a stall; None: until the client leaves
+    generation: "Generation | None" = None  # in the background, which this is a view of
 
     def head(self) -> bytes:
         if self.status == 0:

@@ -48,6 +48,7 @@ class Call:
     model: str
     body: Mapping[str, Any]
     is_stream: bool
+    in_background: bool  # goes on without a viewer
     seed: bytes  # stands for the prompt
     inputs: tuple[str, ...]  # the texts to embed
     choices: tuple[Said, ...]  # what is said; empty for embeddings
@@ -106,6 +107,7 @@ def read_call(endpoint: str, headers: Mapping[bytes, bytes], body: Mapping[str, 
         model=model,
         body=body,
         is_stream=is_stream and not is_embedding,
+        in_background=endpoint == RESPONSES and _in_background(body),
         seed=seed,
         inputs=tuple(texts) if is_embedding else (),
         choices=choices,
@@ -115,6 +117,15 @@ def read_call(endpoint: str, headers: Mapping[bytes, bytes], body: Mapping[str, 
         ttft_ms=_knob(headers, b"x-sim-ttft-ms", directives, "ttft_ms"),
         tokens_per_s=_knob(headers, b"x-sim-tokens-per-s", directives, "tokens_per_s"),
     )
+
+
+def _in_background(body: Mapping[str, Any]) -> bool:
+    in_background = body.get("background") or False
+    if not isinstance(in_background, bool):
+        raise fields.wrong_type("background", "a boolean", in_background)
+    if in_background and body.get("store") is False:
+        raise BadRequest("Background mode requires store to be true.", param="background")
+    return in_background
 
 
 def _prompt(endpoint: str, body: Mapping[str, Any]) -> tuple[list[str], str]:

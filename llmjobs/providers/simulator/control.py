@@ -32,6 +32,7 @@ class Behaviour:
     fault: str | None = None  # an order for every call, or for `fail_rate` of them
     fail_rate: float | None = None  # without `fault`: a mix of faults; without a rate: `fault` for every call
     faults: Mapping[str, float] = field(default_factory=dict)  # order: the share of calls that it meets
+    responses_kept_s: float = 600.0  # how long one in the background is found again, from its start
     refuse: bool | float = False  # nobody listens; a number: for so many seconds
     seed: int = 0  # of the dice that `fail_rate` and `faults` throw
 
@@ -112,6 +113,7 @@ _CHECKS: dict[str, tuple[Any, str]] = {
     "fault": (_is_order, f"name[:times[:value]] with a name of {_FAULT_NAMES}, or null"),
     "fail_rate": (lambda value: _is_number(value, 0, 1), "a number from 0 to 1, or null"),
     "faults": (_is_mix, f'shares that sum up to at most 1, as {{"server_error": 0.1}}, of {_FAULT_NAMES}'),
+    "responses_kept_s": (lambda value: _is_number(value, 0, 86_400), "seconds from 0 to 86400"),
     "refuse": (
         lambda value: isinstance(value, bool) or _is_number(value, 0, 86_400),
         "true, false, or seconds up to 86400",

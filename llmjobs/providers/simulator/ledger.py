@@ -6,7 +6,8 @@ is written when it is opened and again when it is closed, and flushed, so that a
 it had begun: after a restart with the same file those calls say `simulator_killed`.
 
 What is counted as paid: a call that was answered with an error status costs nothing; any other has its input
-tokens, and the output tokens that were sent before it ended.
+tokens, and the output tokens that were sent before it ended. A response in the background is one call, which ends when
+the response does: what was generated is paid, whoever watched (`generations.py`).
 """
 
 import json
@@ -19,6 +20,7 @@ ENTRIES_MAX = 1_000_000  # some 400 bytes each; beyond it the oldest go, and `dr
 
 RUNNING = "running"
 COMPLETED = "completed"
+CANCELLED = "cancelled"  # of a response in the background
 CLIENT_DISCONNECTED = "client_disconnected"
 SIMULATOR_STOPPED = "simulator_stopped"
 SIMULATOR_KILLED = "simulator_killed"

@@ -16,6 +16,7 @@ from llmjobs.providers.simulator.ledger import Entry, Ledger
 from llmjobs.providers.simulator.speech import STAMP
 
 if TYPE_CHECKING:
+    from llmjobs.providers.simulator.generations import Generation
     from llmjobs.providers.simulator.wire import Connection
 
 TICK_S = 0.02
@@ -76,6 +77,7 @@ class Playback:
         "_entry",
         "_events_sent",
         "_is_head_sent",
+        "_is_opened",
         "_keep_alive",
         "_script",
         "_stage",
@@ -97,6 +99,7 @@ class Playback:
         self._events_sent = 0
         self._tokens_sent = 0
         self._is_head_sent = False
+        self._is_opened = False
 
     def start(self) -> None:
         if not self._answer.wait_s:
@@ -104,6 +107,8 @@ class Playback:
             return
         if self._script:
             self._send(b"")  # the head of a stream comes before its first token
+            if self._answer.generation:
+                self._send(_chunk(self._take_opening(self._script)))
         self._timer = self._stage.loop.call_later(self._answer.wait_s, self._speak)
 
     def tick(self, now: float) -> None:
@@ -112,6 +117,9 @@ class Playback:
         if script is None or self._connection.is_choked:
             return
         due = min(len(script.events), int((now - self._begun_at) / self._answer.token_s) + 1)
+        if (generation := self._answer.generation) and generation.cancelled_at is not None:
+            self._end_cancelled(script, generation)
+            return
         text = self._stamped(script, "".join(script.events[self._events_sent : due]))
         self._count(script, due)
         if due == len(script.events):
@@ -132,21 +140,45 @@ class Playback:
     def _speak(self) -> None:
         """The first piece of the body, and all the others if there is no pace to keep."""
         answer, script = self._answer, self._script
-        if script is None:
+        if script and answer.generation and answer.generation.cancelled_at is not None:
+            self._end_cancelled(script, answer.generation)
+        elif script is None:
             self._tokens_sent = answer.body_tokens
             self._end(answer.body if answer.sent_bytes is None else answer.body[: answer.sent_bytes])
         elif answer.token_s and script.events:
-            self._begun_at = self._stage.loop.time()
-            self._send(_chunk(script.opening))
+            self._begun_at = self._stage.loop.time() - self._since_first_token_s()
+            self._send(_chunk(self._take_opening(script)))
             self._stage.pacer.add(self)
-            self.tick(self._begun_at)
+            self.tick(self._stage.loop.time())
         else:
             self._count(script, len(script.events))
-            self._end_stream(script, script.opening + self._stamped(script, "".join(script.events)))
+            self._end_stream(script, self._take_opening(script) + self._stamped(script, "".join(script.events)))
+
+    def _end_cancelled(self, script: Script, generation: "Generation") -> None:
+        """What had been said until then, and no event that ends it."""
+        self._stage.pacer.discard(self)
+        said = script.events[self._events_sent : generation.events_said(self._stage.clock())]
+        self._end(_chunk(self._take_opening(script) + self._stamped(script, "".join(said))) + _LAST_CHUNK)
+
+    def _take_opening(self, script: Script) -> str:
+        """Once: a response in the background is announced before its first token."""
+        opening = "" if self._is_opened else script.opening
+        self._is_opened = True
+        return opening
+
+    def _since_first_token_s(self) -> float:
+        """Of a response in the background that had begun before this viewer came."""
+        generation = self._answer.generation
+        if generation is None:
+            return 0.0
+        return max(0.0, self._stage.clock() - generation.began_at - generation.wait_s)
 
     def _end_stream(self, script: Script, text: str) -> None:
         """`text` is the last that is said."""
         is_complete = self._answer.ending == "complete"
+        generation = self._answer.generation
+        if generation and is_complete and len(script.events) == len(generation.script.events):
+            generation.finish()
         self._end(_chunk(text + script.closing) + _LAST_CHUNK if is_complete else _chunk(text))
 
     def _end(self, raw: bytes) -> None:

@@ -33,6 +33,7 @@ from llmjobs.providers.simulator.faults import (
     retry_after,
 )
 from llmjobs.providers.simulator.fields import BadRequest
+from llmjobs.providers.simulator.generations import PREFIX, Generation, Generations, Later, Visit, first_view
 from llmjobs.providers.simulator.ledger import Entry, Ledger
 from llmjobs.providers.simulator.limits import Account, Refusal, duration
 
@@ -64,9 +65,17 @@ def key_label(authorization: bytes) -> str:
 
 
 class Provider:
-    def __init__(self, behaviour: Behaviour, ledger: Ledger, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        ledger: Ledger,
+        clock: Callable[[], float] | None = None,
+        later: Later | None = None,
+    ) -> None:
+        """`later`: the `call_later` of the loop in which responses in the background end."""
         self.clock = clock or unix_clock()
         self.ledger = ledger
+        self.generations = Generations(ledger, self.clock, later)
         self._run = os.urandom(10).hex()
         self._calls = 0
         self.behaviour = behaviour
@@ -83,6 +92,7 @@ class Provider:
             self._jobs: dict[str, int] = {}
 
     def respond(self, request: Request) -> tuple[Answer, Entry | None]:
+        """The answer, and its entry in the ledger where it is for who sends the answer to close that."""
         if request.path not in ENDPOINTS:
             return self._other(request), None
         if request.method != "POST":
@@ -102,6 +112,9 @@ class Provider:
         answer = self._judge(request, entry, number)
         entry.status = answer.status
         self.ledger.began(entry)
+        if answer.generation is not None and answer.status == 200:
+            self.generations.begin(answer.generation, entry)
+            return answer, None  # which is closed when the response ends, whoever watches
         return answer, entry
 
     def _judge(self, request: Request, entry: Entry, number: str) -> Answer:
@@ -139,6 +152,10 @@ class Provider:
         if fault and fault.name == "stream_error" and not call.is_stream:
             return self._error(SERVER_ERROR, lines, outcome=fault.name)
         answer = self._answer(call, lines, number, created=int(entry.at))
+        if call.in_background and answer.script is not None:
+            began_at, script = entry.at, answer.script
+            generation = Generation(call, number, script, began_at, answer.wait_s, answer.token_s, entry.key)
+            answer = first_view(answer, generation)
         if fault:
             answer = spoiled(answer, fault)
         if answer.status == 200 or answer.outcome == "reset":
@@ -150,7 +167,7 @@ class Provider:
         wait_s = (behaviour.ttft_ms if call.ttft_ms is None else call.ttft_ms) / 1000
         tokens_per_s = behaviour.tokens_per_s if call.tokens_per_s is None else call.tokens_per_s
         token_s = 1 / tokens_per_s if tokens_per_s else 0.0
-        if call.is_stream:
+        if call.is_stream or call.in_background:
             write_script = chat.script if call.endpoint == CHAT else responses.script
             script = write_script(call, number, created)
             script.is_stamped = call.choices[0].is_stamped
@@ -222,6 +239,12 @@ class Provider:
                 return json_answer(200, found[0], lines=lines)
             fault = Fault("not_found")
             return self._error(error_of(fault, model=name, prompt_param="model", input_tokens=0), lines)
+        if request.path.startswith(PREFIX):
+            authorization = request.headers.get(b"authorization")
+            key = key_label(authorization) if authorization else ""
+            request_id = request.headers.get(b"x-client-request-id", b"").decode("latin-1") or None
+            visit = Visit(request.method, request.path, request.query, key, request_id)
+            return self.generations.respond(visit, lines=lines, kept_s=self.behaviour.responses_kept_s)
         return self._error(ApiError(404, f"Invalid URL ({request.method} {request.path})"), lines)
 
     def _error(self, error: ApiError, lines: str, *, outcome: str = "invalid_request") -> Answer:

@@ -5,6 +5,8 @@ Owns the shapes, which are OpenAI's. Invariant: the last event of a stream carri
 stream returns.
 """
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 from llmjobs.providers.simulator.answers import Script, json_text
@@ -38,7 +40,29 @@ _ECHOED: dict[str, Any] = {
 
 
 def whole(call: Call, number: str, created: int) -> str:
-    return json_text(_response(call, number, created, _status(call), _items(call, number), _usage(call)))
+    return json_text(finished(call, number, created))
+
+
+def finished(call: Call, number: str, created: int) -> dict[str, Any]:
+    return _response(call, number, created, _status(call), _items(call, number), _usage(call))
+
+
+def unfinished(call: Call, number: str, created: int, status: str, output_tokens: int | None) -> dict[str, Any]:
+    """One in the background that has not come to its own end; `output_tokens`: what it used, where that is told."""
+    usage = None if output_tokens is None else _usage(call, output_tokens)
+    return _response(call, number, created, status, [], usage)
+
+
+def script_after(script: Script, after: int) -> Script:
+    """What is left of it for who has seen the events up to this number; each is as late as it was."""
+    numbers = itertools.count()
+
+    def left(text: str) -> str:
+        return "".join([f"{event}\n\n" for event in text.split("\n\n")[:-1] if next(numbers) > after])
+
+    opening = left(script.opening)
+    events = [left(event) for event in script.events]
+    return replace(script, opening=opening, events=events, closing=left(script.closing))
 
 
 def script(call: Call, number: str, created: int) -> Script:
@@ -53,7 +77,7 @@ def script(call: Call, number: str, created: int) -> Script:
     if not events:
         # Nothing is said: what announces and ends the item has no token to go with.
         opening += _nothing_said(writer, call, number)
-    response = _response(call, number, created, _status(call), _items(call, number), _usage(call))
+    response = finished(call, number, created)
     closing = writer.event("response.incomplete" if said.is_capped else "response.completed", response=response)
     return Script(opening, events, closing, error_at=_error_event)
 
@@ -161,7 +185,7 @@ def _response(
         "object": "response",
         "created_at": created,
         "status": status,
-        "background": False,
+        "background": call.in_background,
         "error": None,
         "incomplete_details": reason,
         "model": call.model,
@@ -214,13 +238,15 @@ def _part(said: Said, text: str, logprobs: list[dict[str, Any]]) -> dict[str, An
     return {"type": "output_text", "annotations": [], "logprobs": logprobs, "text": text}
 
 
-def _usage(call: Call) -> dict[str, Any]:
+def _usage(call: Call, output_tokens: int | None = None) -> dict[str, Any]:
+    """`output_tokens`: None for all that is said."""
+    output_tokens = call.output_tokens if output_tokens is None else output_tokens
     return {
         "input_tokens": call.input_tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": call.output_tokens,
+        "output_tokens": output_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": call.input_tokens + call.output_tokens,
+        "total_tokens": call.input_tokens + output_tokens,
     }
 
 

@@ -9,7 +9,8 @@ port, which can't; both serve every route. Does not judge a call (`provider.py`)
 
     GET  /_control     the behaviour, and the two urls
     POST /_control     changes some of it: control.py names the fields
-    GET  /_ledger      every call, or with `?after=N&limit=M` some of them: ledger.py names the fields
+    GET  /_ledger      every call, or with `?after=N&limit=M` some of them: ledger.py names the fields; `resumes`:
+                       who asked for a response in the background again, or cancelled it
 
 Invariant: what `POST /_control` changes holds from before its answer is sent.
 """
@@ -72,7 +73,7 @@ class Simulator:
         """Raises OSError if the port is taken, or the ledger's file can't be written."""
         self._loop = asyncio.get_running_loop()
         self.ledger = Ledger(self._ledger_path)
-        self._provider = Provider(self._initial, self.ledger)
+        self._provider = Provider(self._initial, self.ledger, later=self._loop.call_later)
         self._stage = Stage(self._loop, Pacer(self._loop), self.ledger, self._provider.clock)
         self._connections: dict[str, set[Connection]] = {"provider": set(), "control": set()}
         self._resume: asyncio.TimerHandle | None = None
@@ -90,6 +91,7 @@ class Simulator:
             for connection in list(group):
                 connection.stop(SIMULATOR_STOPPED)
         self._stage.pacer.stop()
+        self._provider.generations.stop(SIMULATOR_STOPPED)
         await asyncio.sleep(0)  # the loop tells the connections that they are lost
         self.ledger.close()
 
@@ -101,6 +103,7 @@ class Simulator:
         behaviour = changed(self._provider.behaviour, wanted, initial=self._initial)
         if wanted.get("reset_ledger"):
             self.ledger.clear()
+            self._provider.generations.clear_resumes()
         self._provider.behave(behaviour, afresh=bool(wanted.get("reset")))
         if "refuse" in wanted or wanted.get("reset"):
             self._refuse(behaviour.refuse)
@@ -135,7 +138,7 @@ class Simulator:
                 if not query[name][0].isdecimal():
                     return _bad_control(f"{name}: expected a whole number from 0, got {query[name][0]!r}", name)
                 numbers[name] = int(query[name][0])
-        return json_answer(200, self.ledger.page(**numbers))
+        return json_answer(200, self.ledger.page(**numbers) | {"resumes": self._provider.generations.resumes()})
 
     def _refuse(self, refuse: bool | float) -> None:
         if self._resume:

@@ -1,0 +1,11 @@
+-- Called by: deliveries.Deliveries, after a receiver took it.
+-- Parameters: id; status: of its answer.
+-- Returns: id, unless it had ended before. Whoever's try it was: taken is taken.
+-- Locks: the delivery. Index: its primary key.
+update llmjobs_webhookdelivery
+set state = 'delivered',
+    ended_at = statement_timestamp(),
+    status = %(status)s,
+    error = null
+where id = %(id)s and state = 'pending'
+returning id

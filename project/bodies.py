@@ -1,0 +1,93 @@
+"""Bodies above a bound, refused before anything keeps them: one that declares its length at once, one that does not
+(chunked) where it passes the bound.
+
+Owns the bound of every address of the site, `LLMJOBS_BODY_MAX_BYTES`, and the answer, 413 in the API's shape. Does not
+own what a view says of a body within it. Invariant: the application never gets a part of a body that was cut and
+answers it; to it, the client went away. Nothing here or behind it decodes a body (`Content-Encoding`), so that none
+grows.
+
+daphne takes a whole body before it asks anybody: daphne_requests.py keeps no more of it than this needs to see.
+"""
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from llmjobs.api.errors import Problem
+from llmjobs.conf import conf
+from llmjobs.live.backpressure import Application
+
+logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def bounded(application: Application) -> Application:
+    async def bounded_application(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await application(scope, receive, send)
+        elif (_declared_length(scope) or 0) > conf.body_max_bytes:
+            await _refuse(scope, send)
+        else:
+            exchange = _Exchange(receive, send)
+            await application(scope, exchange.receive, exchange.send)
+            if exchange.is_cut and not exchange.is_answered:
+                await _refuse(scope, send)
+
+    return bounded_application
+
+
+def too_large(request_id: str) -> Problem:
+    return Problem(
+        413,
+        "request_too_large",
+        f"A body may have {conf.body_max_bytes} bytes, and this has more.",
+        headers={"x-request-id": request_id, "Cache-Control": "no-store", "Connection": "close"},
+    )
+
+
+def new_request_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
+
+
+class _Exchange:
+    """`receive` and `send` of one request, which count its body."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._room = int(conf.body_max_bytes)
+        self.is_cut = self.is_answered = False
+
+    async def receive(self) -> Message:
+        if self.is_cut:
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        self._room -= len(message.get("body", b""))
+        if self._room < 0:
+            self.is_cut = True
+            return {"type": "http.disconnect"}
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self.is_cut and not self.is_answered:
+            return  # it answers a client that it believes to be gone
+        self.is_answered = True
+        await self._send(message)
+
+
+def _declared_length(scope: Message) -> int | None:
+    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+    return int(lengths[0]) if lengths and lengths[0].isdigit() else None
+
+
+async def _refuse(scope: Message, send: Send) -> None:
+    request_id = new_request_id()
+    response = too_large(request_id).response()
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
+    headers.append((b"content-length", str(len(response.content)).encode()))
+    logger.info("event=body_refused request_id=%s method=%s status=413", request_id, scope["method"])
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": response.content})

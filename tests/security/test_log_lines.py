@@ -1,0 +1,93 @@
+"""What the formatter of the site's log leaves out, and what it leaves in."""
+
+import logging
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DataError, IntegrityError, OperationalError, connection
+
+from project.logs import LineFormatter, words
+
+SECRET = "the text of a prompt"
+
+
+def line_of(
+    error: BaseException | None, message: str = "event=x", *args: Any, name: str = "llmjobs.x", **more: Any
+) -> str:
+    info = (type(error), error, error.__traceback__) if error is not None else None
+    record = logging.LogRecord(name, logging.ERROR, __file__, 1, message, args, info)
+    return LineFormatter("level=%(levelname)s %(message)s", **more).format(record)
+
+
+def caught(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    try:
+        raise error from cause
+    except BaseException as raised:
+        return raised
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(SECRET), KeyError(SECRET), RuntimeError(SECRET), TypeError(SECRET), AssertionError(SECRET),
+     ExceptionGroup(SECRET, [ValueError(SECRET)]), UnicodeEncodeError("utf-8", SECRET, 0, 1, SECRET)],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_where_it_happened_is_told_and_not_what_it_quotes(error):
+    line = line_of(caught(RuntimeError("x"), caught(error)))
+
+    assert SECRET not in line
+    assert type(error).__name__ in line
+    assert 'test_log_lines.py", line' in line
+    assert "which led to" in line
+
+
+@pytest.mark.parametrize("error", [ValueError(SECRET), KeyError(SECRET)], ids=["value", "key"])
+def test_an_error_in_a_message_is_its_kind_alone(error):
+    assert line_of(None, "event=x reason=%s", error) == f"level=ERROR event=x reason={words(error)}"
+    assert SECRET not in line_of(None, "event=x reason=%r", error)
+
+
+def test_what_is_about_the_network_and_the_program_is_told():
+    assert "Connection refused" in line_of(caught(ConnectionRefusedError(111, "Connection refused")))
+    assert "no attribute 'jb'" in line_of(caught(AttributeError("module has no attribute 'jb'")))
+    assert "DATABASE_URL" in line_of(caught(ImproperlyConfigured("DATABASE_URL is wrong")))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("statement", "kind", "told"),
+    [
+        ("insert into llmjobs_tier (name, weight) values (%s, 1), (%s, 1)", IntegrityError, "23502 null value in"),
+        ("select %s::text || %s::text::int::text", DataError, "22P02"),
+        ("select pg_sleep(1), %s, %s", OperationalError, "57014 canceling statement"),
+    ],
+    ids=["a row that is refused", "a value that is none", "a time-out"],
+)  # fmt: skip
+def test_of_an_error_of_the_database_the_code_is_told_and_no_value(statement, kind, told):
+    try:
+        with pytest.raises(kind) as caught_, connection.cursor() as cursor:
+            if kind is OperationalError:
+                cursor.execute("set statement_timeout = '10ms'")
+            cursor.execute(statement, [SECRET, SECRET])
+    finally:
+        connection.close()
+
+    if kind is not OperationalError:
+        assert SECRET in str(caught_.value)
+    line = line_of(caught_.value)
+    assert SECRET not in line
+    assert told in line
+
+
+def test_a_task_that_nobody_awaited_is_told_without_its_error():
+    message = f"Task exception was never retrieved\nfuture: <Task finished exception=ValueError('{SECRET}')>"
+
+    line = line_of(caught(ValueError(SECRET)), message, name="asyncio")
+
+    assert "Task exception was never retrieved" in line
+    assert SECRET not in line
+
+
+def test_a_developer_sees_all():
+    assert SECRET in line_of(caught(ValueError(SECRET)), shows_all=True)
