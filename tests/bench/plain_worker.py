@@ -53,7 +53,8 @@ with chosen as materialized (
         extract(epoch from statement_timestamp() - greatest(created_at, available_at)), est_cost, 1, 1
     from started
 )
-select s.id, s.public_id, s.attempt, s.epoch, s.failures, s.endpoint, s.client_id, s.size, s.max_attempts, s.has_handler, s.keeps_partial,
+select s.id, s.public_id, s.attempt, s.epoch, s.failures, s.endpoint, s.client_id, s.size, s.max_attempts,
+    s.has_handler, s.keeps_partial,
     s.timeout_s, s.est_cost as charged, s.est_input_tokens, s.est_output_tokens,
     extract(epoch from s.retry_until - statement_timestamp())::float8 as retry_left_s,
     extract(epoch from statement_timestamp() - greatest(s.created_at, s.available_at))::float8 as waited_s,
@@ -61,7 +62,8 @@ select s.id, s.public_id, s.attempt, s.epoch, s.failures, s.endpoint, s.client_i
     0::float8 as send_in_s, 60::float8 as late_max_s, 60::float8 as slack_s, 1e9::float8 as rpm, 1e9::float8 as tpm,
     r.body, r.max_cost_usd, coalesce(o.cost_usd, 0) as spent_usd, m.id as pool_id, m.name as model,
     coalesce(nullif(m.upstream_name, ''), m.name) as upstream_name, m.input_usd_per_mtok, m.output_usd_per_mtok,
-    p.name as provider, p.base_url, p.api_key_env, p.has_background, null::text as resume_id, c.name as client, t.name as tier
+    p.name as provider, p.base_url, p.api_key_env, p.has_background, null::text as resume_id,
+    c.name as client, t.name as tier
 from started as s
 left join lateral (select body, max_cost_usd from llmjobs_jobrequest where job_id = s.id limit 1) as r on true
 left join lateral (select cost_usd from llmjobs_jobresult where job_id = s.id limit 1) as o on true
