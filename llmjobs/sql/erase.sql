@@ -36,6 +36,10 @@ with young as materialized (
         end
     where job_id = any (%(ids)s::bigint[]) and error_message is not null
 ), deliveries as (
-    update llmjobs_webhookdelivery set error = null where job_id = any (%(ids)s::bigint[]) and error is not null
+    -- A URL may hold a token. One that is still to be told needs it.
+    update llmjobs_webhookdelivery
+    set error = null,
+        url = case when state = 'pending' then url else '' end
+    where job_id = any (%(ids)s::bigint[])
 )
 update llmjobs_handlercall set error = null where job_id = any (%(ids)s::bigint[]) and error is not null

@@ -6,7 +6,7 @@
 with held as materialized (
     select id
     from llmjobs_webhookdelivery
-    where id = any (%(ids)s::bigint[])
+    where id = any (%(ids)s::bigint[]) and url <> '' -- of an erased job
     order by id
     for no key update
 )

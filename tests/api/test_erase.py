@@ -3,6 +3,7 @@
 import pytest
 from django.utils import timezone
 
+from llmjobs import webhooks
 from llmjobs.models import Attempt, HandlerCall, Job, JobEvent, JobRequest, JobResult, WebhookDelivery
 from llmjobs.representation import job_json
 from llmjobs.states import TERMINAL, State
@@ -42,13 +43,14 @@ def test_no_word_stays_that_may_quote_what_was_asked_or_answered(api, acme):
     job = make_job(State.DEAD, client=acme, result={"error_code": "server_error", "error_message": CANARY})
     Attempt.objects.update(error_message=CANARY, decision=f"Failure 5 of 5: dead-lettered. server_error: {CANARY}")
     now = {"job": job, "epoch": job.epoch, "ended_at": timezone.now(), "error": CANARY}
-    WebhookDelivery.objects.create(**now, client=acme, type="job.dead", url="https://a.example/", state="failed")
+    WebhookDelivery.objects.create(**now, client=acme, type="job.dead", url=f"https://a.example/{CANARY}", state="failed")
     HandlerCall.objects.create(**now, handler="a.b", state="dead")
     api.delete(f"jobs/{job.public_id}")
 
     assert Attempt.objects.get().decision == "Failure 5 of 5: dead-lettered. server_error"
     for table in (Job, JobResult, Attempt, WebhookDelivery, HandlerCall):
         assert CANARY not in str(list(table.objects.values())), table.__name__
+    assert webhooks.redeliver([WebhookDelivery.objects.get().pk]) == [], "where to is gone, too"
 
 
 def test_an_erased_job_s_key_answers_the_job_and_buys_no_other(api, acme):

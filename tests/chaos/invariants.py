@@ -36,6 +36,7 @@ class Evidence:
     views: Sequence[View] = ()
     heard: Heard | None = None
     may_repeat: bool = True  # False: nothing happened that explains a second call
+    was_away: bool = False  # the provider: what was on its way there nobody read, and the worker can't know
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ def attempts_are_calls(evidence: Evidence) -> Iterator[str]:
     """An attempt without a call is one that died before its send."""
     seen = {call["client_request_id"] for call in evidence.calls}
     for attempt, row in _ledger().items():
-        if attempt not in seen and row["outcome"] not in UNHEARD:
+        is_unread = evidence.was_away and row["error_code"] == "connection_lost"
+        if attempt not in seen and row["outcome"] not in UNHEARD and not is_unread:
             yield f"attempt {attempt} is {row['outcome']}, and the provider never saw it"
 
 
@@ -221,7 +223,7 @@ LAWS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
 def _ledger() -> dict[str, dict[str, Any]]:
     """The attempts by what their call's X-Client-Request-Id is."""
     query = """
-        select j.public_id, a.number, a.outcome, a.input_tokens, a.output_tokens
+        select j.public_id, a.number, a.outcome, a.error_code, a.input_tokens, a.output_tokens
         from llmjobs_attempt a join llmjobs_job j on j.id = a.job_id
     """
     return {f"{row['public_id']}.{row['number']}": row for row in rows(query)}

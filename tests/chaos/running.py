@@ -20,7 +20,7 @@ from llmjobs.testing import SimulatorProcess
 from tests.bench import databases
 from tests.chaos import asked, invariants, recovery
 from tests.chaos.invariants import Evidence, Verdict
-from tests.chaos.scenarios import Scenario, Tempo
+from tests.chaos.scenarios import PROVIDER_AWAY, Scenario, Tempo
 from tests.chaos.server import Server
 from tests.chaos.site import PROVIDER_KEY, Site
 
@@ -129,6 +129,7 @@ class Run:
             views=site.load.views,
             heard=site.receiver.heard,
             may_repeat=scenario.may_repeat,
+            was_away=any(fault.kind == PROVIDER_AWAY for fault in site.faults),
         )
         verdict: Verdict = invariants.judge(evidence)
         row.jobs, row.faults = len(site.load.accepted), len(site.faults)

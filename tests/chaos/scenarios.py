@@ -16,6 +16,7 @@ from llmjobs.providers.simulator.faults import FAULTS
 from tests.chaos.site import Hired, Site
 
 # Faults that close the whole account, until a probe: a share each, so small that others are met, too.
+PROVIDER_AWAY = "provider away"
 ACCOUNT_FAULTS = ("unauthorized", "forbidden", "insufficient_quota")
 VALUES = {
     "rate_limit": 0.2, "slow_down": 0.2, "overloaded": 0.2, "slow_first_token": 1, "stall": 3, "stall_midstream": 3,
@@ -116,7 +117,7 @@ def provider_faults(site: Site, tempo: Tempo) -> None:
     site.hit("faults of 30 %")
     for _ in range(tempo.times(3)):
         site.pause(site.dice.uniform(2, 5))
-        site.hit("provider away")
+        site.hit(PROVIDER_AWAY)
         site.simulator.control(refuse=2.0)
     while not site.load.has_least():
         site.pause(0.5)
@@ -208,8 +209,8 @@ def medley(site: Site, tempo: Tempo) -> None:
 
 FULL: dict[str, Scenario] = {
     "kills": Scenario(kills, 3_600, 120),
-    "freezes": Scenario(freezes, 2_000, 50),
-    "sessions": Scenario(sessions, 2_200, 45),
+    "freezes": Scenario(freezes, 1_600, 65),
+    "sessions": Scenario(sessions, 2_200, 60),
     "restarts": Scenario(restarts, 2_000, 45),
     "web": Scenario(web_kills, 1_600, 60, watched_share=0.1),
     "deploys": Scenario(deploys, 2_400, 100, may_repeat=False),

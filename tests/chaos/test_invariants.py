@@ -105,6 +105,9 @@ def test_a_call_that_is_no_attempt_and_one_that_was_made_twice_are_found(job):
 def test_only_an_attempt_that_died_before_its_send_may_have_no_call(job):
     assert said(invariants.attempts_are_calls, Evidence([], [call_of(job)])) == ""
     assert "never saw it" in said(invariants.attempts_are_calls, Evidence([], []))
+    Attempt.objects.update(outcome="unknown", error_code="connection_lost")
+    assert "never saw it" in said(invariants.attempts_are_calls, Evidence([], []))
+    assert said(invariants.attempts_are_calls, Evidence([], [], was_away=True)) == ""
     Attempt.objects.update(outcome="lost")
     assert said(invariants.attempts_are_calls, Evidence([], [])) == ""
 
