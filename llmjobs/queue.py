@@ -31,6 +31,7 @@ from llmjobs.states import TERMINAL
 from llmjobs.submissions import Submission
 
 CLAIM_SIZES = (1, 4, 16, 64, 256)  # literal limits in a few sizes, so that few plans exist
+BUSY = "busy"  # settle's word for a job whose row is locked by somebody else
 DUTY_ROWS = 500  # rows that a duty takes at once: its locks last milliseconds
 
 
@@ -303,7 +304,8 @@ async def settle(
 ) -> tuple[dict[int, str], list[Wake]]:
     """End attempts, after their last events and with what providers said (as of `report`), in one transaction.
 
-    Returns the new state by job id, and the wake-ups to send after it. A job that is missing has lost its lease.
+    Returns the new state by job id, and the wake-ups to send after it. A job that is missing has lost its lease; one that
+    is BUSY is locked by somebody else, and is to be settled again.
     """
     rows = json.dumps([settlement.json() for settlement in settlements], ensure_ascii=False)
     async with one_trip(conn):
@@ -318,7 +320,7 @@ async def settle(
     if missing := [settlement for settlement in settlements if settlement.job_id not in states]:
         for job_id in await _settled_before(conn, missing, worker):
             states[job_id] = "settled"
-    return states, [Wake(job_id, client_id, seq) for job_id, client_id, seq, _ in moved]
+    return states, [Wake(job_id, client_id, seq) for job_id, client_id, seq, state in moved if state != BUSY]
 
 
 def settle_with_handler(settlement: Settlement, *, worker: UUID) -> tuple[str, list[Wake]] | None:
@@ -333,7 +335,7 @@ def settle_with_handler(settlement: Settlement, *, worker: UUID) -> tuple[str, l
         cursor.execute(load("settle"), {"settlements": rows, "worker": worker})
         moved = cursor.fetchall()
         cursor.execute(load("unpin_writes"))
-    if not moved:
+    if not moved or moved[0][3] == BUSY:
         return None
     [(job_id, client_id, seq, state)] = moved
     if state in TERMINAL:

@@ -167,8 +167,11 @@ class Writer:
         except psycopg.Error as error:
             logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
             states, more = await self._send_singly(events, settled, heard, responses)
-        for attempt, _ in batch:
-            self._ended(attempt, states.get(attempt.job.id))
+        for attempt, settlement in batch:
+            if (state := states.get(attempt.job.id)) == queue.BUSY:  # in somebody's open transaction: the next tick again
+                self._settling.append((attempt, settlement))
+            else:
+                self._ended(attempt, state)
         for attempt, settlement in ending:  # its last words have committed: none comes after its end
             done = partial(self._end, attempt, settlement)
             self._handled.settle(attempt.job, attempt.claimed_at, settlement, done)

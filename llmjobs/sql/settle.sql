@@ -1,8 +1,10 @@
 -- Called by: queue.settle, for a batch of attempts that ended, after their last events and in the same transaction.
 -- Parameters: settlements: a JSON array of outcomes.Settlement with the lease; worker (uuid).
--- Returns: id, client_id, seq, state of each job that was still held; who is missing has lost its lease.
--- Locks: the jobs, in the order of their ids (two batches in join order deadlock). No lock that a claim wants: the
--- correction of the charge, and the running count, go to the inbox, and the next claim folds them in.
+-- Returns: id, client_id, seq, state of each job that was still held; who is missing has lost its lease. State `busy`: its
+-- row is locked by somebody else; nothing was written, and it is to be settled again.
+-- Locks: the jobs, in the order of their ids, SKIP LOCKED: a host's transaction that cancelled one of them may stay open for
+-- minutes, and all that this worker runs must not wait for it. No lock that a claim wants: the correction of the charge,
+-- and the running count, go to the inbox, and the next claim folds them in.
 -- A way back to the queue with a cancel asked for ends in `cancelled`; an answer that had finished wins over a cancel.
 with ended as materialized (
     select *
@@ -17,7 +19,13 @@ with ended as materialized (
     from llmjobs_job
     where id = any (array(select job_id from ended))
     order by id
-    for no key update
+    for no key update skip locked
+), busy as materialized (
+    select d.job_id
+    from ended as d
+    cross join lateral (select attempt, state, worker_id from llmjobs_job where id = d.job_id limit 1) as j
+    where j.state = 'running' and j.attempt = d.attempt and j.worker_id = %(worker)s::uuid
+        and d.job_id not in (select id from locked)
 ), decided as materialized (
     select d.*,
         case when d.state in ('scheduled', 'queued') and h.cancel_requested_at is not null then 'cancelled' else d.state end as next
@@ -107,3 +115,6 @@ with ended as materialized (
 )
 select id, client_id, epoch::bigint << 20 as seq, next as state
 from moved
+union all
+select job_id, null, null, 'busy'
+from busy

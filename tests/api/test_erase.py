@@ -43,7 +43,8 @@ def test_no_word_stays_that_may_quote_what_was_asked_or_answered(api, acme):
     job = make_job(State.DEAD, client=acme, result={"error_code": "server_error", "error_message": CANARY})
     Attempt.objects.update(error_message=CANARY, decision=f"Failure 5 of 5: dead-lettered. server_error: {CANARY}")
     now = {"job": job, "epoch": job.epoch, "ended_at": timezone.now(), "error": CANARY}
-    WebhookDelivery.objects.create(**now, client=acme, type="job.dead", url=f"https://a.example/{CANARY}", state="failed")
+    url = f"https://a.example/{CANARY}"
+    WebhookDelivery.objects.create(**now, client=acme, type="job.dead", url=url, state="failed")
     HandlerCall.objects.create(**now, handler="a.b", state="dead")
     api.delete(f"jobs/{job.public_id}")
 

@@ -15,8 +15,8 @@ import psycopg
 from llmjobs.providers.simulator.faults import FAULTS
 from tests.chaos.site import Hired, Site
 
-# Faults that close the whole account, until a probe: a share each, so small that others are met, too.
 PROVIDER_AWAY = "provider away"
+# Faults that close the whole account, until a probe: a share each, so small that others are met, too.
 ACCOUNT_FAULTS = ("unauthorized", "forbidden", "insufficient_quota")
 VALUES = {
     "rate_limit": 0.2, "slow_down": 0.2, "overloaded": 0.2, "slow_first_token": 1, "stall": 3, "stall_midstream": 3,

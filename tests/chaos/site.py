@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +21,7 @@ from django.db import DatabaseError, connection
 
 from llmjobs.demo.processes import Child, stop
 from llmjobs.models import ApiKey, Client, Job, Model, Provider, Tier, WebhookDelivery, Worker
-from llmjobs.states import TERMINAL
+from llmjobs.states import TERMINAL, State
 from llmjobs.testing import SimulatorProcess
 from tests.chaos.asked import CLIENTS, MODEL
 from tests.chaos.load import Load
@@ -34,6 +35,7 @@ PROVIDER_KEY = "sk-chaos-not-to-be-logged"
 POLL_S = 0.1
 READY_WITHIN_S = 60
 SLOTS = 32
+BUSY_JOBS, BUSY_WITHIN_S = 3, 5
 
 
 @dataclass(slots=True)
@@ -126,11 +128,13 @@ class Site:
 
     def kill(self, worker: Hired) -> None:
         """SIGKILL; nobody takes its place yet."""
+        self._await_busy(worker)
         self.hit("SIGKILL", worker)
         worker.child.kill()
         self.workers.remove(worker)
 
     def freeze(self, worker: Hired) -> None:
+        self._await_busy(worker)
         self.hit("SIGSTOP", worker)
         worker.child.send(signal.SIGSTOP)
 
@@ -143,6 +147,12 @@ class Site:
         worker.child.send(signal.SIGTERM)
         self.workers.remove(worker)
         self.retired.append(worker)
+
+    def _await_busy(self, worker: Hired) -> None:
+        """Until it runs something, or for a while: a fault that meets nobody proves little."""
+        held = Job.objects.filter(state=State.RUNNING, worker_id=worker.id)
+        with suppress(TimeoutError):
+            self.until(lambda: held.count() >= BUSY_JOBS, "a worker that runs jobs", BUSY_WITHIN_S)
 
     # Web servers: the newest is the one that clients use.
 

@@ -127,8 +127,7 @@ def check_nothing_is_left_of_what_went() -> None:
     assert {job_id for job_id, state in jobs.items() if state not in TERMINAL} <= asked, "nobody could run it"
 
 
-@pytest.mark.parametrize("verb", ["cancel", "settle"])
-def test_a_verb_that_must_wait_locks_in_the_order_of_ids(client, pool, verb):
+def test_a_cancel_that_must_wait_locks_in_the_order_of_ids(client, pool):
     """Given the ids in any order, and whatever the plan: two batches that overlap can't hold what the other needs."""
     with hands(2) as [holder, other]:
         submit(client, pool, 4)
@@ -137,16 +136,32 @@ def test_a_verb_that_must_wait_locks_in_the_order_of_ids(client, pool, verb):
         Job.objects.filter(id=ids[0]).update(timeout_s=7)  # it stands behind the others in the table now
         other.run(other.connection.execute("begin"))
         other.run(other.connection.execute("select from llmjobs_job where id = %s for update", [ids[1]]))
-        if verb == "cancel":
-            waiting = started_and_waiting(_cancel_by_the_order_of_the_table, ids[::-1])
-        else:
-            backend = holder.connection.info.backend_pid
-            waiting = started_and_waiting(lambda: holder.settle(*claimed[::-1]), backend=backend)
+        waiting = started_and_waiting(_cancel_by_the_order_of_the_table, ids[::-1])
         free = "select id from llmjobs_job where id = any (%s) order by id for update skip locked"
         rows = other.run(other.run(other.connection.execute(free, [ids])).fetchall())
         other.run(other.connection.execute("rollback"))
         assert waiting()
     assert [row[0] for row in rows] == ids[1:], "it holds what is before the one that it waits for, and nothing behind"
+
+
+def test_a_settle_waits_for_nobody(client, pool):
+    """A host's transaction that cancelled a job may stay open for minutes; its worker runs others."""
+    with hands(2) as [holder, other]:
+        submit(client, pool, 3)
+        claimed = holder.claim(pool, 3)
+        other.run(other.connection.execute("begin"))
+        other.run(
+            other.connection.execute(
+                "update llmjobs_job set cancel_requested_at = now() where id = %s", [claimed[1].id]
+            )
+        )
+        states = holder.settle(*claimed, state=State.SCHEDULED)
+        assert states == {claimed[0].id: "scheduled", claimed[1].id: queue.BUSY, claimed[2].id: "scheduled"}
+        assert Attempt.objects.get(job_id=claimed[1].id).outcome is None
+        other.run(other.connection.execute("commit"))
+        assert holder.settle(claimed[1], state=State.SCHEDULED) == {claimed[1].id: "cancelled"}
+        holder.fold()
+        check_counts()
 
 
 def _cancel_by_the_order_of_the_table(ids: list[int]) -> list[int]:

@@ -212,3 +212,21 @@ def test_the_verbs_of_others_are_told_with_the_next_tick(hand, desk, client, poo
     hand.run(hand.connection.execute("listen llmjobs_events"))
     desk.write(also=lambda: desk.writer.wake([events.Wake(job.id, client.id, 5)]))
     assert hand.run(_heard(hand.connection)) == [f"{job.id}:{client.id}:5"]
+
+
+def test_a_job_that_somebody_holds_locked_keeps_no_other_waiting_and_is_settled_once_it_is_free(
+    hand, desk, client, pool
+):
+    """A host's transaction that cancelled it may stay open for minutes."""
+    one, two = claimed(hand, client, pool, 2)
+    with psycopg.connect(**dsn() | {"autocommit": False}) as host:
+        host.execute("update llmjobs_job set cancel_requested_at = now() where id = %s", [one.id])
+        seen = desk._ended
+
+        def ended(attempt, state):
+            seen(attempt, state)
+            host.commit()
+
+        desk.writer._ended = ended
+        desk.write((desk.attempt(one), settlement(one, State.SCHEDULED)), (desk.attempt(two), settlement(two)))
+    assert list(desk.ended.items()) == [(two.id, "completed"), (one.id, "cancelled")]
