@@ -61,8 +61,9 @@ def check(path: Any) -> None:
         raise _refused(f"{path!r}, which can't be imported ({line(error)})") from error
     if not callable(found):
         raise _refused(f"{path!r}, which is a {type(found).__name__}")
-    if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(getattr(found, "__call__", None)):  # noqa: B004 (its kind matters)
-        raise _refused(f"{path!r}, which is async and can't take part in a transaction")
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_kind(function) for is_kind in kinds for function in (found, getattr(found, "__call__", None))):  # noqa: B004 (its kind matters)
+        raise _refused(f"{path!r}, which is async or a generator, and does not do its work when it is called")
 
 
 def _refused(came: str, *, code: str = "invalid_value") -> InvalidRequest:
@@ -155,9 +156,11 @@ def _run(path: str, job: Job) -> None:
             raise Misused("expected every transaction.atomic() of the handler's to be left, got one that is open")
         if connection.needs_rollback:
             raise Misused("expected a handler to raise for a rollback, got set_rollback(True)")
-        if inspect.isawaitable(answer):
+        if inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer):
             getattr(answer, "close", lambda: None)()
-            raise Misused("expected a function that does its work when it is called, got one that is async")
+            raise Misused(
+                "expected a function that does its work when called, got one that is async or a generator"
+            )
         connection.check_constraints()
 
 

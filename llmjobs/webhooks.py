@@ -75,7 +75,8 @@ def headers_of(delivery: Delivery, body: bytes) -> dict[str, str]:
     keys = [key for key in (delivery.secret, delivery.old_secret) if key]
     if not keys:
         raise ValueError("expected a client with a webhook secret, found none")
-    return webhook_headers(delivery.message_id, body, keys)
+    # The database's time: a worker's clock may be an hour off, and receivers refuse what is five minutes old.
+    return webhook_headers(delivery.message_id, body, keys, sent_at_s=delivery.tried_at.timestamp())
 
 
 def redeliver(delivery_ids: Sequence[int]) -> list[int]:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,11 @@ def _fail_in_sql() -> None:
 
 def _raise() -> None:
     raise RuntimeError("after the commit")
+
+
+def is_generator(job: Job) -> Iterator[None]:
+    yield
+
+
+async def is_async_generator(job: Job) -> AsyncIterator[None]:
+    yield

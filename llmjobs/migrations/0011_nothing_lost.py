@@ -179,7 +179,9 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="job",
             index=models.Index(
-                condition=models.Q(("failures__gt", 0), ("state", "queued")), fields=["pool"], name="job_retrying"
+                condition=models.Q(("failures__gt", 0), ("state", "queued")),
+                fields=["pool", "available_at"],
+                name="job_retrying",
             ),
         ),
         migrations.AddIndex(

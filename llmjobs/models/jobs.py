@@ -122,7 +122,9 @@ class Job(models.Model):
             # ANALYZE saw an empty table, a walk through all of it looks free, and a claim's lookup by lane took it.
             models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued", id__gt=0)),
             # Retries that wait to be claimed: of which a pool has only so many at once.
-            models.Index(name="job_retrying", fields=["pool"], condition=Q(state="queued", failures__gt=0)),
+            models.Index(
+                name="job_retrying", fields=["pool", "available_at"], condition=Q(state="queued", failures__gt=0)
+            ),
             models.Index(name="job_running", fields=["worker_id"], condition=Q(state="running")),
             # What a fallback took and has not started: for how many more it may take.
             models.Index(name="job_away", fields=["pool", "home"], condition=Q(state="queued", home__isnull=False)),

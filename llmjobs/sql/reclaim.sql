@@ -35,8 +35,11 @@ with candidates as materialized (
     -- What the log has of the attempt that was lost.
     select l.*, e.output_text, e.finish_reason, m.upstream_name, m.input_usd_per_mtok, m.output_usd_per_mtok,
         p.has_background and a.provider_response_id is not null as goes_on,
-        case when e.output_text <> '' then l.est_input_tokens end as input_tokens,
-        case when e.output_text <> '' then coalesce(e.output_tokens, ceil(length(e.output_text) / 4.0)::int) end as output_tokens
+        case when e.output_text <> '' or e.finish_reason is not null then l.est_input_tokens end as input_tokens,
+        case
+            when e.output_text <> '' or e.finish_reason is not null
+            then coalesce(e.output_tokens, ceil(length(e.output_text) / 4.0)::int)
+        end as output_tokens
     from lost as l
     cross join lateral (
         select coalesce(string_agg(data ->> 'text', '' order by seq), '') as output_text,

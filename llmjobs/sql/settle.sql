@@ -28,7 +28,11 @@ with ended as materialized (
         and d.job_id not in (select id from locked)
 ), decided as materialized (
     select d.*,
-        case when d.state in ('scheduled', 'queued') and h.cancel_requested_at is not null then 'cancelled' else d.state end as next
+        case
+            when h.cancel_requested_at is not null and (d.state in ('scheduled', 'queued') or d.outcome = 'interrupted')
+            then 'cancelled'
+            else d.state
+        end as next
     from locked as h
     join ended as d on d.job_id = h.id and d.attempt = h.attempt
     where h.state = 'running' and h.worker_id = %(worker)s::uuid
@@ -92,7 +96,7 @@ with ended as materialized (
 ), results as (
     insert into llmjobs_jobresult as r (
         job_id, output, output_text, usage, cost_usd, error_code, error_message, error_class, provider_status, error_attempt)
-    select m.id, m.output, coalesce(m.output_text, ''), m.usage, m.cost_usd, e.code,
+    select m.id, case when m.next <> 'cancelled' then m.output end, coalesce(m.output_text, ''), m.usage, m.cost_usd, e.code,
         case when e.code is not null then m.error_message end, case when e.code is not null then m.error_class end,
         case when e.code is not null then m.provider_status end, case when e.code is not null then m.attempt end
     from moved as m

@@ -38,7 +38,12 @@ with due as materialized (
     cross join lateral (
         select count(*) as waiting
         from (
-            select from llmjobs_job where pool_id = p.pool_id and state = 'queued' and failures > 0 limit 10000
+            -- Of the last ten seconds too: who waits for longer can't run (its client is paused, or at its limits).
+            select
+            from llmjobs_job
+            where pool_id = p.pool_id and state = 'queued' and failures > 0
+                and available_at > statement_timestamp() - interval '10 s'
+            limit 10000
         ) as j
     ) as q
 ), chosen as materialized (

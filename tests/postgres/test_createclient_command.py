@@ -40,6 +40,7 @@ def test_a_client_that_exists_is_found_and_gets_one_more_key():
     second = created("acme")
 
     assert first["api_key"] != second["api_key"]
+    assert second["webhook_secret"] is None, "it was shown once"
     assert second["tier"] == "pro"
     assert Client.objects.count() == 1
     assert authenticate_key(first["api_key"]) is not None

@@ -77,6 +77,8 @@ NO_HANDLERS = [
     ("save", "ImportError"),
     (f"{HERE}.NOT_CALLABLE", "which is a int"),
     (f"{HERE}.is_async", "which is async"),
+    (f"{HERE}.is_generator", "or a generator"),
+    (f"{HERE}.is_async_generator", "or a generator"),
     ("", "0 characters"),
     ("x" * 256, "256 characters"),
     (host_handlers.save, "a function"),

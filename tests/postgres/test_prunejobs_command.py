@@ -99,6 +99,12 @@ def test_another_duration_is_refused_with_what_was_expected(text):
     assert repr(text) in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["36501d", "999999999d"])
+def test_more_than_a_hundred_years_are_refused(text):
+    with pytest.raises(CommandError, match="expected at most 36500d, got"):
+        prunejobs(f"--older-than={text}")
+
+
 def test_where_jobs_are_kept_for_ever_an_age_is_asked_for(old, settings):
     settings.LLMJOBS_KEEP_JOBS_DAYS = 0
     old(10_000)

@@ -242,6 +242,17 @@ def test_an_answer_whose_text_was_all_there_is_settled_from_the_log(hand, other,
     check_identity()
 
 
+def test_an_empty_answer_that_was_whole_is_priced_too(hand, other, client, pool):
+    Model.objects.update(input_usd_per_mtok=1, output_usd_per_mtok=2)
+    claimed = claimed_job(hand, client, pool)
+    hand.run(append(hand.connection, [whole(claimed, output_tokens=0)], worker=hand.worker))
+    die(hand)
+    other.reclaim()
+    result = JobResult.objects.get()
+    assert result.cost_usd == claimed.est_input_tokens / Decimal(1_000_000)
+    assert result.usage["total_tokens"] == claimed.est_input_tokens
+
+
 def test_a_stale_worker_whose_answer_was_settled_from_the_log_has_lost_its_lease(hand, other, client, pool):
     claimed = claimed_job(hand, client, pool)
     hand.run(append(hand.connection, [whole(claimed)], worker=hand.worker))

@@ -60,6 +60,17 @@ def test_it_is_of_the_last_ten_seconds(hand, client, pool):
     assert len(hand.stage()) == 2
 
 
+def test_retries_that_can_not_run_use_up_no_budget_for_ever(hand, client, pool):
+    """Those of a paused client, say: others of the model must go on."""
+    fail(hand, client, pool, 4)
+    assert len(hand.stage()) == 2
+    ten_s = timedelta(seconds=10)
+    Job.objects.filter(state="queued").update(available_at=timezone.now() - ten_s)
+    Attempt.objects.update(claimed_at=timezone.now() - ten_s)
+    due(pool)
+    assert len(hand.stage()) == 2
+
+
 def test_a_lost_lease_needs_no_budget(hand, client, pool):
     fail(hand, client, pool, 5)
     Attempt.objects.update(outcome="lost")

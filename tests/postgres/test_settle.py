@@ -200,3 +200,15 @@ def test_the_charge_is_corrected_by_the_weight_at_which_it_was_charged(hand, cli
 
 def test_two_hands_are_two_workers(hand: Hand, other: Hand):
     assert hand.worker != other.worker
+
+
+@pytest.mark.parametrize(("outcome", "state"), [("interrupted", "cancelled"), ("completed", "completed")])
+def test_a_cancel_wins_over_what_was_broken_off_and_not_over_an_answer_that_had_finished(
+    hand, client, pool, outcome, state
+):
+    claimed = claimed_job(hand, client, pool, on_interrupt="keep")
+    queue.cancel([claimed.id])
+    hand.settle(claimed, outcome=outcome, output='{"choices": []}', output_text="Half")
+    assert Job.objects.get().state == state
+    result = JobResult.objects.get()
+    assert result.output_text == "Half" and (result.output is None) == (state == "cancelled")

@@ -42,15 +42,15 @@ class Command(BaseCommand):
         require_supported_server()
         with transaction.atomic():
             if options["rotate_webhook_secret"]:
-                client, key = _rotated(name), None
+                client, key, is_secret_new = _rotated(name), None, True
             else:
-                client = _find_or_make(name, tier)
+                client, is_secret_new = _find_or_make(name, tier)
                 _, key = ApiKey.objects.issue(client, scopes=_parsed(scopes))
         made = {
             "client": client.name,
             "tier": client.tier.name,
             "api_key": key,
-            "webhook_secret": client.webhook_secret,
+            "webhook_secret": client.webhook_secret if is_secret_new else None,
         }
         if options["json"]:
             self.stdout.write(json.dumps(made))
@@ -60,6 +60,8 @@ class Command(BaseCommand):
                 self.stdout.write(f"{label.replace('_', ' ') + ':':16}{value}")
         if key is not None:
             self.stdout.write("The key is not stored and can't be shown again.")
+        if not is_secret_new:
+            self.stdout.write("The webhook secret was shown once; --rotate-webhook-secret makes a new one.")
 
 
 def _rotated(name: str) -> Client:
@@ -72,12 +74,13 @@ def _rotated(name: str) -> Client:
     return client
 
 
-def _find_or_make(name: str, tier_name: str | None) -> Client:
+def _find_or_make(name: str, tier_name: str | None) -> tuple[Client, bool]:
+    """The client, and whether it was made now."""
     client = Client.objects.select_related("tier").filter(name=name).first()
     if client is not None:
         if tier_name not in (None, client.tier.name):
             raise CommandError(f"The client {name!r} is in the tier {client.tier.name!r}, not {tier_name!r}")
-        return client
+        return client, False
     tier_name = tier_name or DEFAULT_TIER
     tier = Tier.objects.filter(name=tier_name).first()
     if tier is None:
@@ -89,7 +92,7 @@ def _find_or_make(name: str, tier_name: str | None) -> Client:
     except ValidationError as error:
         raise CommandError(f"{name!r} can't be a client's name: {' '.join(error.messages)}") from None
     client.save()
-    return client
+    return client, True
 
 
 def _parsed(scopes: str) -> list[str]:

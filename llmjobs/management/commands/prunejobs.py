@@ -17,10 +17,11 @@ from psycopg import AsyncConnection
 
 from llmjobs import retention
 from llmjobs.checks import require_supported_server
-from llmjobs.conf import conf
+from llmjobs.conf import DAY_S, conf
 from llmjobs.database import connect_async
 from llmjobs.retention import Ages, Rest, Walk
 
+DAYS_MAX = 36_500  # as of the settings
 UNITS_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 BAR_CHARS = 30
 INTERRUPTED = 130
@@ -67,7 +68,10 @@ def duration_s(text: str) -> float:
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([dhms])", text.strip())
     if found is None or not float(found[1]):
         raise argparse.ArgumentTypeError(f"expected a duration like 30d, 12h or 90m, got {text!r}")
-    return float(found[1]) * UNITS_S[found[2]]
+    age_s = float(found[1]) * UNITS_S[found[2]]
+    if age_s > DAYS_MAX * DAY_S:
+        raise argparse.ArgumentTypeError(f"expected at most {DAYS_MAX}d, got {text!r}")
+    return age_s
 
 
 async def _say_what_would_go(out: OutputWrapper, ages: Ages) -> None:
