@@ -304,8 +304,8 @@ async def settle(
 ) -> tuple[dict[int, str], list[Wake]]:
     """End attempts, after their last events and with what providers said (as of `report`), in one transaction.
 
-    Returns the new state by job id, and the wake-ups to send after it. A job that is missing has lost its lease; one that
-    is BUSY is locked by somebody else, and is to be settled again.
+    Returns the new state by job id, and the wake-ups to send after it. A job that is missing has lost its lease; one
+    that is BUSY is locked by somebody else, and is to be settled again.
     """
     rows = json.dumps([settlement.json() for settlement in settlements], ensure_ascii=False)
     async with one_trip(conn):

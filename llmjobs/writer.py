@@ -168,9 +168,7 @@ class Writer:
             logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
             states, more = await self._send_singly(events, settled, heard, responses)
         for attempt, settlement in batch:
-            if (
-                state := states.get(attempt.job.id)
-            ) == queue.BUSY:  # in somebody's open transaction: the next tick again
+            if (state := states.get(attempt.job.id)) == queue.BUSY:  # in an open transaction: the next tick again
                 self._settling.append((attempt, settlement))
             else:
                 self._ended(attempt, state)
