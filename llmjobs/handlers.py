@@ -158,7 +158,7 @@ def _run(path: str, job: Job) -> None:
             raise Misused("expected a handler to raise for a rollback, got set_rollback(True)")
         if inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer):
             getattr(answer, "close", lambda: None)()
-            raise Misused("expected a function that does its work when called, got one that is async or a generator")
+            raise Misused("expected a function that does its work when it is called, got an async one or a generator")
         connection.check_constraints()
 
 

@@ -31,6 +31,7 @@ ROOM_WAIT_S = 5.0  # for a thread: the slot is held meanwhile
 SETTLE_S_MAX = 30.0  # for the handler, in the transaction of the settle: the job's row is locked meanwhile
 RECLAIM_MARGIN_S = 3.0  # to settle without the handler, before the job is taken for one that ran too long
 CALL_S_MAX = 300.0  # for one that is called by itself
+KILLS_MAX = 3  # tries that may take their worker with them
 TAKEN_S = 60.0  # longer than from taking a call to holding its row; a call whose worker was killed comes again then
 
 Settled = tuple[str, list[Wake]] | None  # as queue.settle_with_handler has it
@@ -74,6 +75,7 @@ class HandledSettles:
                     partial(queue.settle_with_handler, settlement, worker=self._worker),
                     wait_s=min(ROOM_WAIT_S, patience_s / 2),
                     within_s=min(SETTLE_S_MAX, patience_s / 2),
+                    idle_s=conf.lease_s,  # should this worker freeze, the row is free when its lease ends
                     or_until=self._hurry,
                 )
         except CallFailed as error:
@@ -113,7 +115,7 @@ class PendingCalls:
 
     async def call_due(self, count: int, tasks: set[asyncio.Task[None]]) -> int:
         """Begin up to `count` calls, as `tasks`. Returns how many rows were taken."""
-        params = {"again_s": TAKEN_S, "tries_max": conf.handler_tries_max}
+        params = {"again_s": TAKEN_S, "tries_max": conf.handler_tries_max, "kills_max": KILLS_MAX}
         async with self._connect() as conn:
             rows = await (await conn.execute(load("take_handler_calls", rows=count), params)).fetchall()
         for call_id, number, state in rows:
@@ -127,7 +129,7 @@ class PendingCalls:
     async def _call(self, call_id: int, number: int) -> None:
         work = partial(handlers.call_again, call_id, number)
         try:
-            await self._threads.run(work, wait_s=TAKEN_S / 2, within_s=CALL_S_MAX)
+            await self._threads.run(work, wait_s=TAKEN_S / 2, within_s=CALL_S_MAX, idle_s=CALL_S_MAX)
         except CallFailed as error:
             logger.error("event=handler_failed call=%s try=%s reason=%r", call_id, number, str(error))
             await self._note(call_id, number, str(error))

@@ -30,8 +30,11 @@ AT_ONCE = 4  # threads of a kind, and so connections: what a host's Postgres has
 IDLE_S = 5.0  # after that a thread gives its connection back
 LEFT_WITHIN_S = 1.0  # to close it, where the worker ends
 ENDED_WITHIN_MS = 5_000  # a session that is told to end does so in milliseconds
-# A session, and the transaction in it; whatever DateStyle the host has.
-WHERE = """select pg_backend_pid(), to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+# A session, and the transaction in it; whatever DateStyle the host has. Of a worker that froze nobody else ends it.
+WHERE = """
+select pg_backend_pid(), to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    set_config('idle_in_transaction_session_timeout', %s, true)
+"""
 END = "select pg_terminate_backend(pid, %s) from pg_stat_activity where pid = %s and xact_start = %s::timestamptz"
 
 
@@ -55,18 +58,25 @@ class HostThreads:
         return AT_ONCE - self._busy_count
 
     async def run(
-        self, work: Callable[[], T], *, wait_s: float, within_s: float, or_until: asyncio.Event | None = None
+        self,
+        work: Callable[[], T],
+        *,
+        wait_s: float,
+        within_s: float,
+        idle_s: float,
+        or_until: asyncio.Event | None = None,
     ) -> T:
         """What `work` returned in a transaction of its own, once that has committed. Raises CallFailed otherwise.
 
         `wait_s`: for room; not at all where threads that were given up hold all of it. `or_until`: given up then too.
+        `idle_s`: so long at most is nothing asked of Postgres in it.
         """
         try:
             async with asyncio.timeout(wait_s if self._given_up_count < AT_ONCE else 0):
                 await self._room.acquire()
         except TimeoutError:
             raise CallFailed(f"all {AT_ONCE} threads for handlers are taken") from None
-        piece = self._begin(work)
+        piece = self._begin(work, idle_s)
         given_up = asyncio.ensure_future((or_until or asyncio.Event()).wait())
         returned = asyncio.ensure_future(piece.returned.wait())
         try:
@@ -88,7 +98,7 @@ class HostThreads:
         for thread in self._idle:
             thread.join(LEFT_WITHIN_S)
 
-    def _begin(self, work: Callable[[], T]) -> "_Piece[T]":
+    def _begin(self, work: Callable[[], T], idle_s: float) -> "_Piece[T]":
         if not self._idle:
             try:
                 self._idle.append(_Thread())
@@ -103,7 +113,7 @@ class HostThreads:
             with suppress(RuntimeError):  # the worker's loop has ended
                 loop.call_soon_threadsafe(self._back, thread, piece)
 
-        piece = _Piece(work, back)
+        piece = _Piece(work, back, idle_s)
         thread.give(piece)
         return piece
 
@@ -127,8 +137,8 @@ class HostThreads:
 class _Piece(Generic[T]):
     """One piece of work, in one transaction."""
 
-    def __init__(self, work: Callable[[], T], back: Callable[[], None]) -> None:
-        self._work, self.back = work, back
+    def __init__(self, work: Callable[[], T], back: Callable[[], None], idle_s: float) -> None:
+        self._work, self.back, self._idle_s = work, back, idle_s
         self.returned = asyncio.Event()
         self.where: tuple[int, str] | None = None  # its session's pid, and when its transaction began
         self.is_given_up = False
@@ -147,8 +157,9 @@ class _Piece(Generic[T]):
             with transaction.atomic():
                 transaction.on_commit(self._commit)  # first of all: one of the handler's own may raise
                 with connection.cursor() as cursor:
-                    cursor.execute(WHERE)
-                    self.where = cursor.fetchone()
+                    cursor.execute(WHERE, [f"{self._idle_s:.3f}s"])
+                    pid, began_at, _ = cursor.fetchone()
+                self.where = pid, began_at
                 if self.is_given_up:
                     raise CallFailed("the worker stops")
                 self._result.append(self._work())

@@ -69,8 +69,7 @@ class Asked:
         if not request.is_kept:
             JobRequest.objects.filter(pk=request.pk).update(idempotency_key=None)
             return None
-        joined = self.submission.joins and request.prompt_hash == self.submission.prompt_hash
-        if request.fingerprint != self.submission.fingerprint and not joined:
+        if (request.key_fingerprint or request.fingerprint) != self.submission.fingerprint:
             raise IdempotencyKeyReused(
                 "expected the body that first came with this Idempotency-Key, got another one",
                 param="Idempotency-Key",
@@ -87,7 +86,7 @@ class Asked:
                 return job
         if self.submission.joins:
             _lock("join", self.client, self.submission.prompt_hash)
-            options = {name: getattr(self.submission, name) for name in OPTIONS}
+            options = {name: getattr(self.submission, name) for name in OPTIONS} | {"has_key": self.key is not None}
             if (job := self._one("join", options)) is not None:
                 self._put_key_on(job)
             return job
@@ -106,9 +105,10 @@ class Asked:
         return None if row is None else _job(row[0])
 
     def _put_key_on(self, job: Job) -> None:
-        """A key finds the job that it joined, also when that has ended. One that has a key already keeps its own."""
+        """A key finds the job that it joined, also when that has ended. No other key can be on that."""
         if self.key is not None:
-            JobRequest.objects.filter(pk=job.pk, idempotency_key=None).update(idempotency_key=self.key)
+            request = JobRequest.objects.filter(pk=job.pk)
+            request.update(idempotency_key=self.key, key_fingerprint=self.submission.fingerprint)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from llmjobs.submissions import Submission
 
 CLAIM_SIZES = (1, 4, 16, 64, 256)  # literal limits in a few sizes, so that few plans exist
 BUSY = "busy"  # settle's word for a job whose row is locked by somebody else
+STAGE_TURNS = 100  # batches at once where retries are held back: a storm of 50,000 holds nobody else up
 DUTY_ROWS = 500  # rows that a duty takes at once: its locks last milliseconds
 
 
@@ -365,8 +366,16 @@ async def reclaim(conn: AsyncConnection[Any]) -> list[Wake]:
 
 async def stage(conn: AsyncConnection[Any]) -> list[Wake]:
     """Queue the scheduled jobs whose time has come."""
-    params = {"share": conf.retry_share, "least_per_s": conf.retry_min_per_s}
-    return await _moved(conn, load("stage", rows=DUTY_ROWS), params)
+    params = {
+        "share": conf.retry_share, "least_per_s": conf.retry_min_per_s, "more_s_max": max(conf.backoff_cap_s, 1.0),
+    }  # fmt: skip
+    staged: list[Wake] = []
+    for _ in range(STAGE_TURNS):
+        *moved, looked_at = await (await conn.execute(load("stage", rows=DUTY_ROWS), params)).fetchall()
+        staged += [Wake(job_id, client_id, seq) for job_id, client_id, seq, _ in moved]
+        if looked_at[2] < DUTY_ROWS or len(moved) == looked_at[2]:
+            break  # a batch that was held back stands before others no more: the next one at once
+    return staged
 
 
 async def expire(conn: AsyncConnection[Any]) -> list[Wake]:

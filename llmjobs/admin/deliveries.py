@@ -108,7 +108,7 @@ def url(delivery: WebhookDelivery) -> str:
 @admin.register(WebhookDelivery)
 class WebhookDeliveryPage(ledger.OfJobPage):
     list_display = (
-        "id", ledger.job, "client", "type", "receiver", state, "tries", answer, created, last_try, next_try, ended,
+        "id", state, answer, "tries", "receiver", "type", ledger.job, "client", created, last_try, next_try, ended,
     )  # fmt: skip
     list_filter = (StateFilter, ClientFilter, ReceiverFilter, TypeFilter, CreatedFilter)
     list_select_related = ("client",)

@@ -106,7 +106,8 @@ SUBMISSION = object_of(
             {
                 **TEXT,
                 "maxLength": WEBHOOK_URL_CHARS_MAX,
-                "pattern": r"^https?://[A-Za-z0-9]+([.-][A-Za-z0-9]+)*(:[1-9][0-9]{0,3})?(/[A-Za-z0-9._~/-]*)?$",
+                "pattern": r"^https?://[A-Za-z0-9]+([.-][A-Za-z0-9]+)*(:([1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
+                r"(/[A-Za-z0-9._~/%+-]*)?(\?[A-Za-z0-9._~=&%+-]*)?$",
             },
             "Told of the job's end, as a Standard Webhook.",
         ),

@@ -18,6 +18,13 @@ class Migration(migrations.Migration):
                 help_text="When somebody last looked for what is past its age.",
             ),
         ),
+        migrations.AddField(
+            model_name="jobrequest",
+            name="key_fingerprint",
+            field=models.CharField(
+                help_text="Of the submission that brought the key, where it joined this job.", max_length=64, null=True
+            ),
+        ),
         migrations.RemoveIndex(model_name="job", name="job_finished"),
         migrations.AddIndex(
             model_name="job",

@@ -165,6 +165,9 @@ class JobRequest(models.Model):
     max_cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True)
     idempotency_key = models.CharField(max_length=255, null=True)
     fingerprint = models.CharField(max_length=64, null=True, help_text="Of the whole submission.")
+    key_fingerprint = models.CharField(
+        max_length=64, null=True, help_text="Of the submission that brought the key, where it joined this job."
+    )
     api_key_id = models.BigIntegerField(null=True, help_text="The key that it was submitted with; null: none.")
     webhook_url = models.TextField(null=True)
     on_settled = models.CharField(max_length=255, null=True, help_text="A function's dotted path, in the host project.")

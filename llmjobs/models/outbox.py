@@ -78,7 +78,7 @@ class WebhookDelivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.job_id}:{self.epoch}"
+        return f"{self.type} to {self.receiver}"
 
 
 class HandlerCall(models.Model):
@@ -114,4 +114,4 @@ class HandlerCall(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.job_id}:{self.epoch}"
+        return f"{self.handler} of job {self.job_id}"

@@ -51,8 +51,9 @@ class Assembler(Protocol):
         ...
 
 
-def assembler_for(endpoint: str) -> Assembler:
-    return ChatAssembler() if endpoint == Endpoint.CHAT else ResponsesAssembler()
+def assembler_for(endpoint: str, choices: Any = None) -> Assembler:
+    """`choices`: how many were asked for, as the request says it."""
+    return ChatAssembler(choices) if endpoint == Endpoint.CHAT else ResponsesAssembler()
 
 
 def parse_json(data: bytes) -> Any:
@@ -116,9 +117,10 @@ class ChatAssembler:
 
     response_id: str | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, choices: Any = None) -> None:
         self.is_finished = False
         self.piece_count = 0
+        self._is_one = choices in (None, 1)  # more may come one after the other
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
 
@@ -159,7 +161,7 @@ class ChatAssembler:
 
     @property
     def finish_reason(self) -> str | None:
-        if len(self._choices) != 1 or 0 not in self._choices:
+        if not self._is_one or len(self._choices) != 1 or 0 not in self._choices:
             return None
         choice = self._choices[0]
         reason, message = choice.get("finish_reason"), choice.get("message")

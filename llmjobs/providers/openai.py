@@ -148,7 +148,7 @@ def _body_of(call: Call) -> dict[str, Any]:
     body: dict[str, Any] = {"model": call.model} | json.loads(call.body)
     if call.endpoint != Endpoint.EMBEDDINGS and body.get("stream") is not False:
         body["stream"] = True
-        call.assembler = assembler_for(call.endpoint)
+        call.assembler = assembler_for(call.endpoint, body.get("n"))
         if call.endpoint == Endpoint.CHAT:
             body["stream_options"] = {"include_usage": True} | (body.get("stream_options") or {})
     if background.is_wanted(call, body):

@@ -3,7 +3,8 @@
 -- Returns: is_due: nobody else counts, and it is time; is_sweep: time to look behind the bound too.
 -- Locks: an advisory lock until the end of the transaction, tried and not waited for. A statement of its own, so that
 -- the next one sees what the holder before committed.
--- Why the settings: few live and many dead rows mislead the planner into scans.
+-- Why the settings: few live and many dead rows mislead the planner into scans; and of a worker that froze nobody else
+-- would take the lock back.
 select
     coalesce(t.counted_at <= statement_timestamp() - make_interval(secs => %(every_s)s), true)
     and (
@@ -15,6 +16,7 @@ select
     and pg_try_advisory_xact_lock(hashtext('llmjobs.count'), 0) as is_due,
     coalesce(t.swept_at <= statement_timestamp() - interval '10 s', false) as is_sweep,
     set_config('enable_seqscan', 'off', true),
-    set_config('enable_bitmapscan', 'off', true)
+    set_config('enable_bitmapscan', 'off', true),
+    set_config('idle_in_transaction_session_timeout', '10s', true)
 from (select) as one
 left join (select * from llmjobs_jobcountturn order by turn desc limit 1) as t on true

@@ -2,7 +2,7 @@
 -- Parameters: shard.
 -- Returns: a row if there is news in the inbox, and nobody holds the turnstile.
 -- Locks: the turnstile, not waited for. Index: inbox_of_shard from the bound on.
-select 1
+select set_config('idle_in_transaction_session_timeout', '10s', true) -- of one that froze nobody else takes the lock back
 from llmjobs_turnstile as t
 where t.id = %(shard)s
     and exists (

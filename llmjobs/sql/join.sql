@@ -1,6 +1,7 @@
 -- Called by: joining, for dedupe "join", under the lock that all take who join this client's equal jobs.
 -- Parameters: client_id, prompt_hash (of endpoint, model and body), and what else was asked: priority, delay_s,
--- expires_in_s, timeout_s, max_attempts, retry_for_s, max_cost_usd, keeps_partial, webhook_url, on_settled.
+-- expires_in_s, timeout_s, max_attempts, retry_for_s, max_cost_usd, keeps_partial, webhook_url, on_settled; has_key: it came
+-- with an Idempotency-Key.
 -- Literal: {rows}, the newest equal requests that are looked at.
 -- Returns: id of the client's oldest equal job that has not ended, whose cancel nobody asked for, and that promises no
 -- less than was asked; no row: there is none. Options are compared as they were asked for, each from its own submit on:
@@ -8,7 +9,7 @@
 -- Index: request_prompt, newest first; job's primary key.
 select j.id
 from (
-    select job_id, max_cost_usd, webhook_url, on_settled
+    select job_id, max_cost_usd, webhook_url, on_settled, idempotency_key
     from llmjobs_jobrequest
     where client_id = %(client_id)s and prompt_hash = %(prompt_hash)s
     order by job_id desc
@@ -30,6 +31,8 @@ where j.state in ('scheduled', 'queued', 'running')
     and j.retry_for_s >= %(retry_for_s)s
     and (r.max_cost_usd is null or r.max_cost_usd >= %(max_cost_usd)s::numeric)
     and (%(keeps_partial)s or not j.keeps_partial)
+    -- A job remembers one key.
+    and (not %(has_key)s or r.idempotency_key is null)
     -- Who is to be told is told by that job alone: by the same road, or not at all.
     and (%(webhook_url)s::text is null or r.webhook_url = %(webhook_url)s::text)
     and (%(on_settled)s::text is null or r.on_settled = %(on_settled)s::text)

@@ -4,4 +4,5 @@
 select
     set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true),
-    set_config('jit', 'off', true)
+    set_config('jit', 'off', true),
+    set_config('idle_in_transaction_session_timeout', '10s', true) -- of a worker that froze nobody else takes its locks back

@@ -1,6 +1,8 @@
 -- Called by: queue.stage, a duty of every worker.
--- Parameters: share, least_per_s: how many retries a pool may have. Literal: {rows}, the most at once.
--- Returns: id, client_id, seq, state of the scheduled jobs whose time has come, queued now at their old place.
+-- Parameters: share, least_per_s: how many retries a pool may have; more_s_max: the longest that one is held back for at
+-- once. Literal: {rows}, the most at once.
+-- Returns: id, client_id, seq, state of the scheduled jobs whose time has come, queued now at their old place; and a row
+-- without an id whose seq is how many were looked at.
 -- Retries after a failure of the provider's have a budget, so that a storm of them does not keep a pool down: in ten seconds,
 -- least_per_s each, or a share of what the pool completed then if that is more, less what was made and what is queued. The
 -- others wait some seconds more: they must not stand before what is due in other pools. Not held back is a retry after a lost
@@ -48,7 +50,7 @@ with due as materialized (
     ) as q
 ), chosen as materialized (
     select a.id, not a.is_budgeted or a.nth <= b.room as is_staged,
-        least(1 + (a.nth - greatest(b.room, 0)) / greatest(%(least_per_s)s::float8, 1), 10) as more_s
+        least(1 + (a.nth - greatest(b.room, 0)) / greatest(%(least_per_s)s::float8, 1), %(more_s_max)s) as more_s
     from (
         select id, pool_id, is_budgeted, row_number() over (partition by pool_id, is_budgeted order by available_at, id) as nth
         from asked
@@ -78,3 +80,6 @@ with due as materialized (
 )
 select id, client_id, epoch::bigint << 20 as seq, state
 from moved
+union all
+select null, null, count(*), null
+from due

@@ -18,7 +18,8 @@ select
         )
         or s.aged_to < statement_timestamp() - interval '10 s'
     )
-    and pg_try_advisory_xact_lock(hashtext('llmjobs.sweep'), %(shard)s) as is_due
+    and pg_try_advisory_xact_lock(hashtext('llmjobs.sweep'), %(shard)s) as is_due,
+    set_config('idle_in_transaction_session_timeout', '10s', true) -- of a worker that froze nobody else takes the lock back
 from (
     select * from llmjobs_shardturn where shard_id = %(shard)s order by turn desc limit 1
 ) as s

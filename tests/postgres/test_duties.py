@@ -107,7 +107,7 @@ def test_one_worker_sweeps_at_a_time(hand, client, pool):
     ShardTurn.objects.update(bound_id=Inbox.objects.get().id + 1)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(load("sweep_is_due"), {"shard": SHARD, "is_full": False})
-        assert cursor.fetchone() == (True,), "another one is about to sweep"
+        assert cursor.fetchone()[0] is True, "another one is about to sweep"
         assert hand.sweep() == 0
     assert hand.sweep() == 1
 

@@ -517,7 +517,7 @@ def test_a_job_is_shown_and_found_by_the_model_that_was_asked_for(hand, client, 
     jobs = {job.pk: job for job in Job.objects.select_related(*JOB_RELATED)}
     assert [job_json(jobs[job.pk])["model"] for job in (moved, own)] == ["model", "fallback"]
     for name, job in (("model", moved), ("fallback", own)):
-        listed, _ = page(Job.objects.all(), parse(QueryDict(f"model={name}"), clients=False))
+        listed, _ = page(Job.objects.all(), parse(QueryDict(f"model={name}")))
         assert listed == [job]
         assert list(AskedModelFilter.matching(None, Job.objects.all(), name)) == [job]
 

@@ -1,6 +1,7 @@
 """Handlers of a Django project: asked for at a submit, called with a cancel, and by a duty until they succeed."""
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -14,10 +15,12 @@ from psycopg import AsyncConnection
 from llmjobs import handlers, host_calls, queue, submissions
 from llmjobs.database import dsn
 from llmjobs.errors import IdempotencyKeyReused, InvalidRequest
+from llmjobs.host_threads import CallFailed, HostThreads
 from llmjobs.models import HandlerCall, Job
 from llmjobs.representation import JOB_RELATED
 from tests import host_handlers
 from tests.hands import claimed_job
+from tests.helpers import eventually
 from tests.host_handlers import HERE, saved
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -354,7 +357,7 @@ def test_what_is_due_is_found_by_its_index(client, pool, hand):
     expired(client, pool, hand)
     with connection.cursor() as cursor:
         cursor.execute("set enable_seqscan = off")
-        params = {"again_s": 60, "tries_max": 10}
+        params = {"again_s": 60, "tries_max": 10, "kills_max": 3}
         cursor.execute("explain " + handlers_sql(), params)
         plan = "\n".join(row[0] for row in cursor.fetchall())
         cursor.execute("reset enable_seqscan")
@@ -363,3 +366,43 @@ def test_what_is_due_is_found_by_its_index(client, pool, hand):
 
 def handlers_sql():
     return host_calls.load("take_handler_calls", rows=4)
+
+
+def test_a_handler_that_kills_its_workers_is_called_three_times(client, pool, hand):
+    """Each kill costs all that the worker ran its lease. A handler that raises may be called for longer."""
+    expired(client, pool, hand)
+    params = {"again_s": 0, "tries_max": 20, "kills_max": 3}
+    taken = []
+    for _ in range(5):
+        with connection.cursor() as cursor:
+            cursor.execute(handlers_sql(), params)
+            taken += [(tries, state) for _, tries, state in cursor.fetchall()]
+    assert taken == [(1, "pending"), (2, "pending"), (3, "pending"), (3, "dead")]
+    call = HandlerCall.objects.get()
+    assert call.state == "dead" and "worker ended" in call.error
+
+
+def test_a_transaction_in_which_nothing_is_asked_ends_by_itself(transactional_db):
+    """That of a worker which froze: it holds the row of a job that others shall take back."""
+    door = threading.Event()
+    idle = "select count(*) from pg_stat_activity where state = 'idle in transaction' and datname = current_database()"
+
+    def is_ended():
+        with connection.cursor() as cursor:
+            cursor.execute(idle)
+            assert cursor.fetchone() == (0,)
+
+    async def run():
+        threads = HostThreads(connect)
+        running = asyncio.create_task(threads.run(lambda: door.wait(20), wait_s=1, within_s=20, idle_s=0.1))
+        await sync_to_async(eventually)(lambda: started(threads))
+        await sync_to_async(eventually)(is_ended)
+        door.set()
+        with pytest.raises(CallFailed):
+            await running
+        threads.close()
+
+    def started(threads):
+        assert threads.free < 4
+
+    asyncio.run(run())

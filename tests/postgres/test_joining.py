@@ -7,8 +7,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from llmjobs import joining, queue
-from llmjobs.errors import InvalidRequest, QueueFull
-from llmjobs.models import Client, Job, JobRequest
+from llmjobs.errors import IdempotencyKeyReused, InvalidRequest, QueueFull
+from llmjobs.models import Client, Job
 from llmjobs.states import TERMINAL
 from llmjobs.submissions import parse
 from tests.factories import make_client
@@ -171,10 +171,21 @@ def test_a_key_finds_the_job_that_it_joined_when_that_has_ended(hand, client, po
     assert a_join(client, pool, key="another") != first
 
 
-def test_a_job_that_has_a_key_keeps_it_when_another_joins(client, pool):
+def test_who_brings_a_key_joins_no_job_that_has_another(client, pool):
+    """A job remembers one: when it has ended, the same post again would buy another."""
     first = a_join(client, pool, key="k")
-    assert a_join(client, pool, key="another") == first
-    assert JobRequest.objects.get().idempotency_key == "k"
+    second = a_join(client, pool, key="another")
+    assert second != first
+    Job.objects.update(state="cancelled", finished_at=timezone.now())
+    assert [a_join(client, pool, key="k"), a_join(client, pool, key="another")] == [first, second]
+
+
+def test_a_key_that_joined_comes_again_with_the_same_body_alone(client, pool):
+    first = a_join(client, pool)
+    assert a_join(client, pool, key="k", priority="low") == first
+    assert a_join(client, pool, key="k", priority="low") == first
+    with pytest.raises(IdempotencyKeyReused):
+        a_join(client, pool, key="k", priority="high")
 
 
 def test_a_full_queue_refuses_nobody_who_joins(client, pool):
@@ -212,7 +223,13 @@ def test_equal_jobs_are_found_by_their_index(client, pool, statement):
     a_join(client, pool)
     asked = parse({"model": pool.name, "input": "hi"})
     params = {name: getattr(asked, name) for name in joining.OPTIONS}
-    params |= {"client_id": client.id, "prompt_hash": asked.prompt_hash, "fingerprint": "", "api_key_id": 1}
+    params |= {
+        "client_id": client.id,
+        "prompt_hash": asked.prompt_hash,
+        "fingerprint": "",
+        "api_key_id": 1,
+        "has_key": False,
+    }
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
         cursor.execute("explain " + joining.load(statement, rows=1_000), params | {"within_s": 1})

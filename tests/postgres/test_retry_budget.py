@@ -87,13 +87,13 @@ def test_what_was_delayed_and_what_is_over_need_no_budget(hand, client, pool):
 
 
 def test_a_storm_holds_up_no_other_model(hand, client, pool, monkeypatch):
-    monkeypatch.setattr("llmjobs.queue.DUTY_ROWS", 6)
+    monkeypatch.setattr("llmjobs.queue.DUTY_ROWS", 2)
     fail(hand, client, pool, 8)
     other = make_model("other")
     [job] = submit(client, other, delay_s=60)
     due(other)
     staged = [wake.job_id for _ in range(2) for wake in hand.stage()]
-    assert job.id in staged and len(staged) == 3
+    assert job.id in staged and len(staged) == 3, "at once, however many retries stand before it"
 
 
 def test_a_retry_that_was_requeued_by_an_operator_has_no_failures(hand, client, pool):

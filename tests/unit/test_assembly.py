@@ -305,6 +305,12 @@ def test_a_text_is_whole_once_its_finish_reason_is_there():
     assert assembler.finish_reason == "stop" and not assembler.is_finished
 
 
+def test_the_first_of_several_answers_is_not_all():
+    assembler = ChatAssembler(2)
+    assembler.add(json.dumps(chunk({"content": "a"}, finish_reason="stop")).encode())
+    assert assembler.finish_reason is None
+
+
 @pytest.mark.parametrize(
     "chunks",
     [
