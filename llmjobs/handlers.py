@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import logging
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -115,7 +116,9 @@ def _call(call: HandlerCall, number: int) -> None:
         if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
             raise  # Ctrl-C, or a server's own way to stop: not the handler's
         names = (job.public_id, call.handler, number)
-        logger.exception("event=handler_raised job=%s handler=%s try=%s", *names)
+        # Where and what kind: what an exception says may quote the job.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("event=handler_raised job=%s handler=%s try=%s kind=%s\n%s", *names, type(error).__name__, frames)
         if connection.needs_rollback:  # its savepoint could not be rolled back
             raise TransactionEnded(f"{call.handler} ended the transaction that it was called in") from error
         if number >= conf.handler_tries_max:

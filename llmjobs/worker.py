@@ -40,7 +40,7 @@ from llmjobs.writer import Writer
 
 logger = logging.getLogger("llmjobs.worker")
 
-POOL_CONNECTIONS = 12  # claims, writer, wake-ups, poll, seven duties, webhooks; most are used now and then
+POOL_CONNECTIONS = 11  # writer, wake-ups, poll, deliveries, the duties; most of them are used now and then
 TICK_S = 0.5
 KEYS_MISSED_MAX = 2  # so often a worker that lacks a key keeps it to itself
 
@@ -166,7 +166,7 @@ class Worker:
                 count = min(count, self._long_room())
             self._is_claiming, asked_at = True, time.monotonic()
             try:
-                async with self._connect() as conn:
+                async with self._claim_connection.connection() as conn:
                     claim = await queue.claim(
                         conn,
                         worker=self.id,
@@ -388,7 +388,10 @@ class Worker:
     @asynccontextmanager
     async def _open_pool(self) -> AsyncIterator[None]:
         self._connections = async_pool(min_size=2, max_size=POOL_CONNECTIONS)
-        async with self._connections:
+        # The claims have one of their own. What is large in a claim, the texts that a session has not prepared yet,
+        # goes out once then: a worker that freezes meanwhile holds the turnstile until its transaction's time-out.
+        self._claim_connection = async_pool(min_size=1, max_size=1)
+        async with self._connections, self._claim_connection:
             yield
 
     @asynccontextmanager

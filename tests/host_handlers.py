@@ -154,3 +154,7 @@ def is_generator(job: Job) -> Iterator[None]:
 
 async def is_async_generator(job: Job) -> AsyncIterator[None]:
     yield
+
+
+def raises_the_prompt(job: Job) -> None:
+    raise ValueError(job.request.body)

@@ -25,6 +25,17 @@ class Migration(migrations.Migration):
                 help_text="Of the submission that brought the key, where it joined this job.", max_length=64, null=True
             ),
         ),
+        migrations.RemoveIndex(model_name="job", name="job_expiring"),
+        migrations.AddIndex(
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(
+                    ("attempt", 0), ("expires_at__isnull", False), ("state__in", ["queued", "scheduled"])
+                ),
+                fields=["expires_at"],
+                name="job_expiring",
+            ),
+        ),
         migrations.RemoveIndex(model_name="job", name="job_finished"),
         migrations.AddIndex(
             model_name="job",

@@ -131,7 +131,7 @@ class Job(models.Model):
             models.Index(
                 name="job_expiring",
                 fields=["expires_at"],
-                condition=Q(state__in=["queued", "scheduled"], expires_at__isnull=False),
+                condition=Q(state__in=["queued", "scheduled"], attempt=0, expires_at__isnull=False),
             ),
             models.Index(name="job_of_client", fields=["client", "-id"]),
             # By id among those of one moment: a bulk cancel ends all its jobs at one, retention takes some at a time.

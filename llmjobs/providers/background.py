@@ -22,7 +22,7 @@ from llmjobs.states import Endpoint
 logger = logging.getLogger("llmjobs.attempt")
 
 CANCEL_WITHIN_S = 2.0  # so long a cancelled job keeps its slot for a provider that does not answer
-GONE = (400, 404, 410)  # it is kept for some ten minutes
+GONE = (400, 404, 405, 410, 422, 501)  # it is kept for some ten minutes, or can't be looked up at all
 FINISHED = ("completed", "incomplete")
 
 

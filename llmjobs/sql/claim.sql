@@ -30,7 +30,7 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
         and coalesce(g.account_tokens_at + (o.tokens_sum - g.account_tokens_burst) / g.account_tokens_rate <= g.clock + %(ahead_s)s, true)
 ), locked as materialized (
     -- By key alone, and judged once locked: who says `queued` here invites a walk through all that is.
-    select id, state, pool_id, coalesce(expires_at <= statement_timestamp(), false) as is_expired
+    select id, state, pool_id, coalesce(attempt = 0 and expires_at <= statement_timestamp(), false) as is_expired
     from llmjobs_job
     where id = any (array(select job_id from chosen))
     order by id

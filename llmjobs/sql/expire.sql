@@ -5,7 +5,7 @@
 with due as materialized (
     select id, state as was
     from llmjobs_job
-    where state in ('queued', 'scheduled') and expires_at is not null and expires_at <= statement_timestamp()
+    where state in ('queued', 'scheduled') and attempt = 0 and expires_at is not null and expires_at <= statement_timestamp()
     order by expires_at
     limit {rows}
     for no key update skip locked

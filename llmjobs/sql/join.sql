@@ -24,7 +24,7 @@ where j.state in ('scheduled', 'queued', 'running')
     and (
         j.expires_at is null
         or extract(epoch from j.expires_at - j.created_at) >= %(expires_in_s)s::float8 - 0.001
-            and (j.state = 'running' or j.expires_at > statement_timestamp())
+            and (j.attempt > 0 or j.expires_at > statement_timestamp())
     )
     and j.timeout_s >= %(timeout_s)s
     and j.max_attempts >= %(max_attempts)s

@@ -10,7 +10,7 @@ with pinned as materialized (
 select case
     -- Since Postgres 17. A pipeline of which only a part has arrived (of a worker's first claims, whose texts may not fit
     -- into the socket) does not count as idle.
-    when current_setting('transaction_timeout', true) is not null then set_config('transaction_timeout', '30s', true)
+    when current_setting('transaction_timeout', true) is not null then set_config('transaction_timeout', '12s', true)
 end
 from pinned
 cross join llmjobs_turnstile as t

@@ -49,7 +49,7 @@ with due as materialized (
         ) as j
     ) as q
 ), chosen as materialized (
-    select a.id, not a.is_budgeted or a.nth <= b.room as is_staged,
+    select a.id, a.is_budgeted, not a.is_budgeted or a.nth <= b.room as is_staged,
         least(1 + (a.nth - greatest(b.room, 0)) / greatest(%(least_per_s)s::float8, 1), %(more_s_max)s) as more_s
     from (
         select id, pool_id, is_budgeted, row_number() over (partition by pool_id, is_budgeted order by available_at, id) as nth
@@ -63,7 +63,10 @@ with due as materialized (
     where j.id = c.id and not c.is_staged
 ), moved as materialized (
     update llmjobs_job as j
-    set state = 'queued', epoch = j.epoch + 1
+    set state = 'queued',
+        epoch = j.epoch + 1,
+        -- From when the budget has it: it may have been due for long.
+        available_at = case when c.is_budgeted then statement_timestamp() else j.available_at end
     from chosen as c
     where j.id = c.id and c.is_staged
     returning j.*

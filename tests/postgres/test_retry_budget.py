@@ -71,6 +71,13 @@ def test_retries_that_can_not_run_use_up_no_budget_for_ever(hand, client, pool):
     assert len(hand.stage()) == 2
 
 
+def test_what_was_due_for_long_has_the_budget_of_now(hand, client, pool):
+    """After an outage, say: just when a storm comes."""
+    fail(hand, client, pool, 6)
+    Job.objects.filter(state="scheduled").update(available_at=timezone.now() - timedelta(minutes=1))
+    assert [len(hand.stage()), len(hand.stage())] == [2, 0]
+
+
 def test_a_lost_lease_needs_no_budget(hand, client, pool):
     fail(hand, client, pool, 5)
     Attempt.objects.update(outcome="lost")

@@ -15,7 +15,8 @@ from django.db import connection
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from llmjobs.models import Client, Job, JobResult
+from llmjobs.models import Client, HandlerCall, Job, JobResult, WebhookDelivery
+from llmjobs.queue import submit
 from llmjobs.states import TERMINAL
 from llmjobs.testing import SimulatorProcess
 from tests.chaos.database_proxy import DatabaseProxy
@@ -122,6 +123,19 @@ def let_rows_be_refused(caller: Caller) -> None:
         eventually(all_are_over, within_s=30)
 
 
+def tell_of_ends(acme: Any) -> None:
+    """A handler that raises with what was asked, and a receiver that answers with it."""
+    said = [{"role": "user", "content": f"{PROMPT} [[tokens=3]]"}]
+    url = f"http://127.0.0.1:9/{CANARY}?token={CANARY}"
+    submit(client=acme, model="gpt", messages=said, webhook_url=url, on_settled="tests.host_handlers.raises_the_prompt")
+
+    def are_told() -> None:
+        assert HandlerCall.objects.filter(tries__gte=1).exists()
+        assert WebhookDelivery.objects.filter(tries__gte=1, error__isnull=False).exists()
+
+    eventually(are_told, within_s=30)
+
+
 def all_are_over() -> None:
     left = Job.objects.exclude(state__in=TERMINAL).values_list("state", "request__body")
     assert not left, list(left)
@@ -170,6 +184,7 @@ def test_no_key_no_prompt_and_no_answer_is_in_any_log(acme, simulator, proxy):
         ask_wrongly(server, caller, key)
         eventually(all_are_over, within_s=60)
         let_rows_be_refused(caller)
+        tell_of_ends(acme)
         lose_the_database(proxy, caller)
         assert {"completed", "failed"} <= set(Job.objects.values_list("state", flat=True))
         assert_nothing_leaked(server, worker, key)
