@@ -73,10 +73,11 @@ def connect_sync(timeout_s: float) -> psycopg.Connection[Any]:
 
 @asynccontextmanager
 async def one_trip(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """A transaction whose statements and COMMIT go out together, so that Postgres ends it whatever becomes of us.
+    """A transaction whose statements and COMMIT go out without a wait for results, so that it is over in one trip.
 
-    psycopg's own transaction waits for the results first: a worker that stops there keeps its locks, and no time-out
-    ends it, since a pipeline that was not closed does not count as idle. No result can be read inside.
+    psycopg's own transaction waits for the results first. No result can be read inside. It sends one after the other,
+    so that a worker can freeze between two of them: no time-out for idle transactions ends that, since a pipeline that
+    was not closed does not count as idle. Other workers do (sql/free_frozen.sql).
     """
     try:
         async with conn.pipeline():

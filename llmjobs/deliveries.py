@@ -67,7 +67,7 @@ class Deliveries:
 
     async def begin(self) -> None:
         """Begin to send what is due, as far as there is room."""
-        if not self._receivers or time.monotonic() - self._looked_at >= conf.poll_s:
+        if not self._receivers or time.monotonic() - self._looked_at >= 2 * conf.poll_s:
             await self._look()
         while pairs := self._next():
             deliveries = await self._take(pairs)

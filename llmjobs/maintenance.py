@@ -18,8 +18,11 @@ from llmjobs.database import Connect
 from llmjobs.events import Wake
 from llmjobs.host_calls import PendingCalls
 from llmjobs.incidents import Teller
+from llmjobs.sql import load
 
 logger = logging.getLogger("llmjobs.worker")
+
+FROZEN_S = 5.0  # a pipeline takes milliseconds
 
 Verb = Callable[[AsyncConnection[Any]], Awaitable[list[Wake]]]
 
@@ -67,6 +70,7 @@ class Duties:
             await asyncio.sleep(pace_s())
 
     async def _reclaim(self, conn: AsyncConnection[Any]) -> list[Wake]:
+        await free_frozen(conn)
         return await queue.reclaim(conn) if self._may_reclaim() else []
 
     async def _once(self, name: str, verb: Verb) -> list[Wake]:
@@ -76,6 +80,14 @@ class Duties:
             logger.warning("event=reclaimed jobs=%s", len(moved))
         self._moved(moved)
         return moved
+
+
+async def free_frozen(conn: AsyncConnection[Any]) -> list[int]:
+    """End the sessions of workers that froze while they sent something: others wait for what these hold."""
+    ended = [row[0] for row in await (await conn.execute(load("free_frozen"), {"for_s": FROZEN_S})).fetchall()]
+    if ended:
+        logger.warning("event=frozen_sessions_ended pids=%s", ended)
+    return ended
 
 
 async def _sweep(conn: AsyncConnection[Any]) -> list[Wake]:

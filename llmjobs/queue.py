@@ -27,7 +27,7 @@ from llmjobs.folding import SHARD, fold
 from llmjobs.leases import Claim, Claimed, Settlement
 from llmjobs.models import Client, Job
 from llmjobs.sql import load
-from llmjobs.states import TERMINAL
+from llmjobs.states import TERMINAL, WAITING
 from llmjobs.submissions import Submission
 
 CLAIM_SIZES = (1, 4, 16, 64, 256)  # literal limits in a few sizes, so that few plans exist
@@ -155,12 +155,21 @@ def cancel(job_ids: Iterable[int], *, client_id: int | None = None) -> list[int]
     The handlers of those that it ends are called in the same transaction, before it returns.
     """
     ids, is_ours = list(job_ids), connection.get_autocommit()
+    changed: list[int] = []
+    if is_ours:  # what needs no handler does not wait for those of others
+        with_handlers = set(
+            Job.objects.filter(id__in=ids, has_handler=True, state__in=WAITING).values_list("id", flat=True)
+        )
+        changed = _cancel([job_id for job_id in ids if job_id not in with_handlers], client_id, calls_handlers=True)
+        ids = [job_id for job_id in ids if job_id in with_handlers]
+    if not ids:
+        return changed
     try:
-        return _cancel(ids, client_id, calls_handlers=True)
+        return changed + _cancel(ids, client_id, calls_handlers=True)
     except handlers.TransactionEnded:
         if not is_ours:
             raise
-        return _cancel(ids, client_id, calls_handlers=False)  # a worker calls them
+        return changed + _cancel(ids, client_id, calls_handlers=False)  # a worker calls them
 
 
 def _cancel(ids: list[int], client_id: int | None, *, calls_handlers: bool) -> list[int]:

@@ -39,6 +39,7 @@ logger = logging.getLogger("llmjobs.worker")
 
 Ended = Callable[[Attempt, str | None], None]  # the new state, or None for a lost lease
 RETRY_S = 0.25
+PATIENCE_S = 5.0  # in a hurry, with a row that somebody holds locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Writer:
         self._settling: list[tuple[Attempt, Settlement]] = []
         self._ending: list[tuple[Attempt, Settlement]] = []  # with a handler: each by itself, after a tick
         self._handled = HandledSettles(worker=worker, connect=connect)
+        self._later_count = 0  # settlements that wait for a row
+        self._given_up_at: float | None = None  # of time.monotonic(): in a hurry these are waited for until then
         self._wakes: list[Wake] = []  # of others' verbs, to go out with the next tick
         self._heard: dict[int, Heard] = {}  # by pool: what providers said
         self._work = asyncio.Event()
@@ -107,6 +110,7 @@ class Writer:
     def hurry(self) -> None:
         """Wait for no handler any more: they are called later, by whoever runs then."""
         self._handled.hurry()
+        self._given_up_at = self._given_up_at or time.monotonic() + PATIENCE_S
 
     def close(self) -> None:
         """Write what is left, then end."""
@@ -120,6 +124,9 @@ class Writer:
         while True:
             await self._work.wait()
             if self.is_closing and not self._has_work():
+                if self._later_count:
+                    self._work.clear()
+                    continue
                 if self._handled.is_idle:
                     break
                 await self._handled.idle()  # what they leave is settled without them
@@ -168,8 +175,8 @@ class Writer:
             logger.error("event=write_refused settlements=%s reason=%s", len(settled), _line(error))
             states, more = await self._send_singly(events, settled, heard, responses)
         for attempt, settlement in batch:
-            if (state := states.get(attempt.job.id)) == queue.BUSY:  # in an open transaction: the next tick again
-                self._settling.append((attempt, settlement))
+            if (state := states.get(attempt.job.id)) == queue.BUSY:
+                self._settle_later(attempt, settlement)
             else:
                 self._ended(attempt, state)
         for attempt, settlement in ending:  # its last words have committed: none comes after its end
@@ -178,6 +185,21 @@ class Writer:
         if self._telling is not None:
             await self._telling
         self._telling = asyncio.create_task(self._notify(wakes + more)) if wakes or more else None
+
+    def _settle_later(self, attempt: Attempt, settlement: Settlement) -> None:
+        """Somebody's open transaction holds its row: looked at now and then, and in a hurry not for ever."""
+        if self._given_up_at is not None and time.monotonic() > self._given_up_at:
+            logger.error("event=settle_given_up job=%s", attempt.job.public_id)  # its lease ends, and it is taken back
+            self._ended(attempt, None)
+            return
+
+        def again() -> None:
+            self._later_count -= 1
+            self._settling.append((attempt, settlement))
+            self._work.set()
+
+        self._later_count += 1
+        asyncio.get_running_loop().call_later(RETRY_S, again)
 
     def _end(self, attempt: Attempt, settlement: Settlement, settled: Settled) -> None:
         """Its handler's transaction has committed, or it is settled without."""

@@ -70,7 +70,7 @@ def freezes(site: Site, tempo: Tempo) -> None:
     for _ in range(tempo.times(3)):
         worker = site.dice.choice(site.workers)
         site.freeze(worker)
-        site.pause(tempo.lease_s + 4)
+        site.pause(tempo.lease_s + 13)  # what it holds must not wait until then
         site.thaw(worker)
         site.pause(2)
 

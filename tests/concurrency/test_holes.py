@@ -4,14 +4,17 @@ Each test stops one party at its worst moment and looks at what is left for the 
 """
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
+import psycopg
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from llmjobs import queue
+from llmjobs import maintenance, queue
 from llmjobs.database import connect_async
+from llmjobs.folding import SHARD
 from llmjobs.models import Client, HandlerCall, Job, JobRequest, Model, WebhookDelivery, Worker
 from llmjobs.sql import load
 from llmjobs.states import State
@@ -160,3 +163,31 @@ def test_on_the_way_back_to_the_queue_nobody_is_told(client: Client, pool: Model
         hand.stage()
         hand.release(*hand.claim(pool))
     assert not WebhookDelivery.objects.filter(job=job).exists()
+
+
+def test_who_freezes_in_the_middle_of_a_pipeline_is_thrown_out_and_others_claim(
+    client: Client, pool: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres waits for the rest of a claim, holds the turnstile, and counts the session as active."""
+    monkeypatch.setattr(maintenance, "FROZEN_S", 0.3)
+    submit(client, pool)
+    with hands(2) as [frozen, other]:
+
+        async def half_a_claim() -> None:
+            pipeline = frozen.connection.pipeline()
+            await pipeline.__aenter__()
+            await frozen.connection.execute("begin")
+            await frozen.connection.execute(load("lock"), {"shard": SHARD})
+            await frozen.connection.execute(load("sample_is_due"))  # sends what is before it
+
+        frozen.run(half_a_claim())
+        assert other.run(maintenance.free_frozen(other.connection)) == [], "it may be slow"
+        pid = frozen.connection.info.backend_pid
+
+        def is_thrown_out() -> None:
+            assert other.run(maintenance.free_frozen(other.connection)) == [pid]
+
+        eventually(is_thrown_out)
+        assert len(other.claim(pool)) == 1
+        with suppress(psycopg.Error):
+            frozen.run(frozen.connection.close())

@@ -1,7 +1,5 @@
 """Stage, expire, sweep: what comes due is moved, once, and in bounded batches."""
 
-from datetime import timedelta
-
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
