@@ -204,6 +204,7 @@ def test_of_a_job_that_is_gone_nothing_is_told_and_of_one_that_was_erased_no_con
     assert (delivery.state, delivery.error) == ("failed", "the job was removed before it could be told of")
     [heard] = receiver.heard
     assert heard.event["type"] == "job.completed" and heard.event["data"]["id"] == str(erased.public_id)
+    assert delivery_of(erased).url == "", "it may hold a token"
     assert (heard.event["data"]["output"], heard.event["data"]["output_text"]) == (None, "")
 
 
