@@ -173,7 +173,9 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="job",
             index=models.Index(
-                condition=models.Q(("id__gt", 0), ("state", "queued")), fields=["available_at"], name="job_queued_since"
+                condition=models.Q(("epoch__gte", 0), ("state", "queued")),
+                fields=["available_at"],
+                name="job_queued_since",
             ),
         ),
         migrations.AddIndex(

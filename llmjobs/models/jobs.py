@@ -120,7 +120,7 @@ class Job(models.Model):
             models.Index(name="job_scheduled", fields=["available_at"], condition=Q(state="scheduled")),
             # The oldest of all that are queued, for the statistics. With a condition that nobody else states: where
             # ANALYZE saw an empty table, a walk through all of it looks free, and a claim's lookup by lane took it.
-            models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued", id__gt=0)),
+            models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued", epoch__gte=0)),
             # Retries that wait to be claimed: of which a pool has only so many at once.
             models.Index(
                 name="job_retrying", fields=["pool", "available_at"], condition=Q(state="queued", failures__gt=0)

@@ -53,7 +53,7 @@ with turn as materialized (
 ), oldest as materialized (
     select min(available_at) as oldest_at
     from llmjobs_job
-    where state = 'queued' and id > 0 and available_at >= case
+    where state = 'queued' and epoch >= 0 and available_at >= case
         when exists (select from turn) then least((select oldest_at from turn), (select min(oldest_at) from taken))
         else '-infinity' end
 ), next as materialized (

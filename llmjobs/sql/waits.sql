@@ -34,5 +34,5 @@ select
     extract(epoch from statement_timestamp() - (
         select min(available_at)
         from llmjobs_job
-        where state = 'queued' and id > 0 and available_at >= (select since from bound)
+        where state = 'queued' and epoch >= 0 and available_at >= (select since from bound)
     ))::float8 as oldest_queued_s

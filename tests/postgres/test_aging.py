@@ -79,10 +79,9 @@ def test_the_age_of_a_long_queue_does_not_hold_up_who_comes_now(hand, client, po
 
 
 def test_a_sweep_raises_lanes_that_nobody_touches(hand, client, pool):
-    Tier.objects.update(aging_s=0.05)
+    Tier.objects.update(aging_s=0.5)
     submit(client, pool, priority="high")
     hand.fold()
-    assert levels() == {1: 2}
 
     def risen():
         hand.sweep()

@@ -215,7 +215,8 @@ def test_statistics_walk_indexes_and_look_at_little(backlog, statistics):
         with stats._pinned():
             nodes = _plan(load(name, **literals), {"client_ids": [client.id]})
         assert [node for node in nodes if node["Node Type"] == "Seq Scan" and node["Relation Name"] in HOT] == [], name
-        assert _rows_looked_at(nodes) < 1_500, (name, _rows_looked_at(nodes))
+        # Where ANALYZE saw empty tables, all counts of clients may be read and sorted; never their jobs.
+        assert _rows_looked_at(nodes) < CLIENTS + 1_500, (name, _rows_looked_at(nodes))
 
 
 def test_the_oldest_is_found_without_walking_what_left_before_it(backlog):

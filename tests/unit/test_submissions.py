@@ -4,7 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmjobs.conf import conf
@@ -242,6 +242,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of the machine, when others run beside
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), VALUES, max_size=6))
 def test_no_submission_whatever_is_more_than_refused(data):
     """Either a Submission that can be stored and estimated, or an error that says what was expected."""

@@ -23,5 +23,6 @@ def test_a_worker_removes_what_is_past_its_age_again_and_again(settings):
 
     with working():
         for _ in range(2):
-            make_job(State.COMPLETED, client=client, created_at=past, finished_at=past)
+            make_job(State.COMPLETED, client=client)
+            Job.objects.update(created_at=past, finished_at=past)
             eventually(is_gone)
