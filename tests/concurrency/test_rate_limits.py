@@ -101,7 +101,7 @@ def test_four_workers_use_a_limit_nearly_whole_and_are_never_refused(client):
     assert found.requests_used(RPM) >= 0.95
     assert _most_in_a_row(slots_of(minute), 594 / 60.25) <= 1 + 6
     slots = slots_of(second)
-    assert _most_in_a_row(slots, 10 / 1.06) <= 1
+    assert _most_in_a_row(slots, 10 / 1.06) <= 1.01  # of a slot: a rate that follows the jitter moves it by a fraction
     steady = [slot for slot in slots if 0 <= slot - slots[0] - SPAN.after_s < SPAN.for_s]
     assert len(steady) >= 0.88 * SPAN.for_s * RPM / 60
     arrived = {call["client_request_id"]: call["at"] for call in ledger}
