@@ -29,6 +29,7 @@ from django.utils.module_loading import import_string
 from llmjobs.conf import conf
 from llmjobs.errors import InvalidRequest
 from llmjobs.models import HandlerCall, Job
+from llmjobs.models.jobs import JOB_RELATED
 from llmjobs.models.outbox import CallState
 from llmjobs.outcomes import backoff_s
 from llmjobs.submissions import Submission
@@ -38,7 +39,6 @@ logger = logging.getLogger("llmjobs.handlers")
 PATH_CHARS_MAX = 255
 ERROR_CHARS_MAX = 500
 CALLED_AT_ONCE_MAX = 50  # a savepoint each: past 64 of a transaction Postgres looks them up on disk
-JOB_LOADED_WITH = ("pool__provider", "home", "client", "tier", "request", "result")  # as representation.JOB_RELATED
 
 
 def attached(submission: Submission, path: str) -> Submission:
@@ -103,7 +103,7 @@ def revive(call_ids: Sequence[int]) -> int:
 
 
 def _call(call: HandlerCall, number: int) -> None:
-    job = Job.objects.select_related(*JOB_LOADED_WITH).filter(pk=call.job_id).first()
+    job = Job.objects.select_related(*JOB_RELATED).filter(pk=call.job_id).first()
     pending = HandlerCall.objects.filter(pk=call.pk, state=CallState.PENDING)
     if job is None:
         pending.update(state=CallState.DEAD, ended_at=Now(), tries=number, error="The job was removed before.")

@@ -23,6 +23,7 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 from llmjobs.conf import conf
 from llmjobs.errors import IdempotencyInProgress, IdempotencyKeyReused
 from llmjobs.models import Client, Job, JobRequest
+from llmjobs.models.jobs import JOB_RELATED
 from llmjobs.sql import load
 from llmjobs.submissions import Submission
 
@@ -145,5 +146,5 @@ def _lock(kind: str, client: Client, equal_in: str, *, is_shared: bool = False) 
 
 
 def _job(job_id: int) -> Job | None:
-    jobs = Job.objects.select_related("pool__provider", "home", "client", "tier", "request", "result")
+    jobs = Job.objects.select_related(*JOB_RELATED)
     return jobs.filter(id=job_id).first()  # None: retention took it just now

@@ -16,8 +16,6 @@ from llmjobs.places import Place, places
 from llmjobs.sql import load
 from llmjobs.states import Priority, Size, State
 
-JOB_RELATED = ("pool__provider", "home", "client", "tier", "request", "result")
-
 
 def job_json(job: Job, *, base_url: str = "", with_place: bool = True) -> dict[str, Any]:
     return jobs_json([job], base_url=base_url, with_place=with_place)[0]

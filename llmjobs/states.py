@@ -30,7 +30,8 @@ TRANSITIONS: dict[str, dict[State | None, frozenset[State]]] = {
     "claim": {State.QUEUED: frozenset({State.RUNNING, State.EXPIRED})},
     "settle": {State.RUNNING: frozenset({State.COMPLETED, State.FAILED, State.DEAD, State.SCHEDULED, State.CANCELLED})},
     "release": {State.RUNNING: frozenset({State.QUEUED, State.CANCELLED})},
-    "reclaim": {State.RUNNING: frozenset({State.SCHEDULED, State.DEAD, State.CANCELLED})},
+    # Completed: from the log, whole or as `on_interrupt: keep` asks.
+    "reclaim": {State.RUNNING: frozenset({State.SCHEDULED, State.DEAD, State.CANCELLED, State.COMPLETED})},
     "cancel": {
         State.SCHEDULED: frozenset({State.CANCELLED}),
         State.QUEUED: frozenset({State.CANCELLED}),

@@ -19,8 +19,9 @@ from django.db.models.functions import Now
 
 from llmjobs.conf import conf
 from llmjobs.models import Client, Job
+from llmjobs.models.jobs import JOB_RELATED
 from llmjobs.models.tenants import new_webhook_secret
-from llmjobs.representation import JOB_RELATED, job_json, time_json
+from llmjobs.representation import job_json, time_json
 from llmjobs.signing import webhook_headers
 from llmjobs.sql import load
 

@@ -30,6 +30,7 @@ from llmjobs.api.schema import WrittenSchema, documented
 from llmjobs.conf import conf
 from llmjobs.errors import InvalidRequest, JobNotFound
 from llmjobs.models import Client, Job, Model
+from llmjobs.models.jobs import JOB_RELATED
 from llmjobs.models.tenants import Scope
 from llmjobs.states import State
 
@@ -120,7 +121,7 @@ class JobsView(ApiView):
     @documented("list_jobs")
     def get(self, request: Request) -> HttpResponse:
         query = listing.parse(request.query_params)
-        jobs = self.caller.jobs().select_related(*representation.JOB_RELATED)
+        jobs = self.caller.jobs().select_related(*JOB_RELATED)
         found, cursor = listing.page(jobs, query)
         data = representation.jobs_json(found, base_url=_base_url(request))
         return JsonResponse({"object": "list", "data": data, "next": cursor})
@@ -230,7 +231,7 @@ def _find(caller: Caller, job_id: str) -> Job:
         public_id = None
     job = None
     if public_id is not None and str(public_id) == job_id.lower():
-        job = caller.jobs().select_related(*representation.JOB_RELATED).filter(public_id=public_id).first()
+        job = caller.jobs().select_related(*JOB_RELATED).filter(public_id=public_id).first()
     if job is None:
         raise JobNotFound("There is no such job.")
     return job

@@ -18,7 +18,8 @@ from django.db import Error
 
 from llmjobs.live.reading import LogRow
 from llmjobs.models import Job
-from llmjobs.representation import JOB_RELATED, job_json
+from llmjobs.models.jobs import JOB_RELATED
+from llmjobs.representation import job_json
 from llmjobs.states import SEQ_EPOCH, EventType
 
 logger = logging.getLogger(__name__)

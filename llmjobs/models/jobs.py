@@ -18,6 +18,8 @@ from llmjobs.states import TERMINAL, Endpoint, EventType, Priority, Size, State
 PRIORITIES = [(priority.value, priority.word) for priority in Priority]
 SIZES = [(size.value, size.word) for size in Size]
 STATES = [(state.value, state.value) for state in State]
+# What a job is shown with, and handed to the host with: one query instead of seven.
+JOB_RELATED = ("pool__provider", "home", "client", "tier", "request", "result")
 
 
 class Job(models.Model):

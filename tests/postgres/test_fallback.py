@@ -17,7 +17,8 @@ from llmjobs.events import WORK_CHANNEL
 from llmjobs.leases import Claimed
 from llmjobs.models import Attempt, BucketTurn, Job, LaneTurn, Model, Provider, Turnstile
 from llmjobs.models.buckets import BlockedBy, BucketKind
-from llmjobs.representation import JOB_RELATED, job_json
+from llmjobs.models.jobs import JOB_RELATED
+from llmjobs.representation import job_json
 from llmjobs.sql import load
 from llmjobs.states import State
 from tests.concurrency.threads import started_and_waiting

@@ -17,7 +17,7 @@ from llmjobs.database import dsn
 from llmjobs.errors import IdempotencyKeyReused, InvalidRequest
 from llmjobs.host_threads import CallFailed, HostThreads
 from llmjobs.models import HandlerCall, Job
-from llmjobs.representation import JOB_RELATED
+from llmjobs.models.jobs import JOB_RELATED
 from tests import host_handlers
 from tests.hands import claimed_job
 from tests.host_handlers import HERE, saved
@@ -124,7 +124,7 @@ async def test_an_async_submit_takes_a_handler_too(client, pool):
 
 
 def test_a_handler_s_job_is_loaded_as_the_api_shows_one():
-    assert handlers.JOB_LOADED_WITH == JOB_RELATED
+    assert handlers.JOB_RELATED == JOB_RELATED
 
 
 # Cancel: in the transaction of who cancels.

@@ -9,7 +9,8 @@ from django.test.utils import CaptureQueriesContext
 
 from llmjobs import places, queue
 from llmjobs.models import Job
-from llmjobs.representation import JOB_RELATED, job_json, jobs_json, time_json
+from llmjobs.models.jobs import JOB_RELATED
+from llmjobs.representation import job_json, jobs_json, time_json
 from llmjobs.states import State
 from llmjobs.stats import queue_stats
 from tests.factories import make_client, make_job

@@ -163,3 +163,23 @@ def made_up(job: Job) -> Claimed:
     lease = Claimed(**dict.fromkeys(Claimed.__dataclass_fields__))  # type: ignore[arg-type]
     lease.id, lease.attempt = job.id, job.attempt
     return lease
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_cancelled", "end"),
+    [
+        ({}, False, State.SCHEDULED),
+        ({"max_attempts": 1}, False, State.DEAD),
+        ({}, True, State.CANCELLED),
+        ({"on_interrupt": "keep"}, False, State.COMPLETED),
+    ],
+)
+def test_a_lost_lease_ends_in_each_way_that_the_table_has_and_no_other(hand, client, asked, is_cancelled, end):
+    claimed = claimed_job(hand, client, make_model(), **asked)
+    hand.say(claimed, "Half of")
+    if is_cancelled:
+        queue.cancel([claimed.id])
+    Worker.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    hand.reclaim()
+    assert Job.objects.get().state == end
+    assert end in TRANSITIONS["reclaim"][State.RUNNING] and len(TRANSITIONS["reclaim"][State.RUNNING]) == 4
