@@ -75,6 +75,12 @@ class Hand:
         states, _ = self.run(queue.settle(self.connection, settlements, worker=self.worker, events=events))
         return states
 
+    def settle_at_last(self, settlements: Sequence[Settlement]) -> None:
+        """As a worker settles: again for as long as somebody else has a job's row locked."""
+        while settlements:
+            states = self.settle_all(settlements)
+            settlements = [one for one in settlements if states.get(one.job_id) == queue.BUSY]
+
     def release(self, *claimed: Claimed) -> dict[int, str]:
         return self.settle(*claimed, state=State.QUEUED, cost=0.0)
 

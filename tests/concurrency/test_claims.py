@@ -234,7 +234,7 @@ def test_claims_settles_cancels_and_duties_meet_and_nothing_is_lost_or_doubled(c
         for _ in range(60):
             claimed = hand.claim(pool, 8)
             settlements = [settlement(job, ends[(job.id + turn) % 4], delay_s=0.0) for job in claimed]
-            hand.settle_all(settlements[:: 1 if turn % 2 else -1])
+            hand.settle_at_last(settlements[:: 1 if turn % 2 else -1])
 
     def cancel(step: int) -> None:
         for start in range(0, 300, 20):

@@ -10,7 +10,7 @@ from llmjobs.models import Attempt, Job
 from llmjobs.states import State
 from tests.concurrency.threads import together
 from tests.factories import make_client, make_model
-from tests.hands import Hand, hands, submit
+from tests.hands import Hand, hands, settlement, submit
 from tests.properties.ground import check_counts
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -48,8 +48,7 @@ def test_no_wake_up_is_lost_however_often_lanes_fall_asleep():
             ready = hand.ready_pools()
             for pool in pools:
                 if pool.id in ready:
-                    jobs = hand.claim(pool, 16)
-                    hand.settle(*jobs)
+                    hand.settle_at_last([settlement(job) for job in hand.claim(pool, 16)])
             slept += not ready
             if was_done and not ready:
                 return slept
