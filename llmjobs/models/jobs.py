@@ -77,6 +77,11 @@ class Job(models.Model):
         permissions = [
             ("requeue_job", "Can requeue jobs"),
             ("cancel_job", "Can cancel jobs"),
+            ("reprioritize_job", "Can change the priority of jobs"),
+            ("move_job", "Can move jobs to another model"),
+            ("discard_job", "Can discard dead letters"),
+            ("erase_job", "Can erase what finished jobs asked and answered"),
+            ("export_job", "Can export jobs"),
             ("view_job_content", "Can see prompts and outputs"),
         ]
         constraints = [

@@ -26,6 +26,7 @@ class Worker(models.Model):
 
     class Meta:
         ordering = ["-heartbeat_at"]
+        permissions = [("drain_worker", "Can drain workers"), ("pause_claims", "Can pause all claims")]
         constraints = [models.CheckConstraint(name="worker_has_slots", condition=Q(slots__gte=1))]
         indexes = [models.Index(name="worker_living", fields=["heartbeat_at"], condition=Q(stopped_at=None))]
 

@@ -1,0 +1,11 @@
+"""What happened, counted by the minute: tallies."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("llmjobs", "0015_permissions"),
+    ]
+
+    operations = []  # type: ignore[var-annotated]

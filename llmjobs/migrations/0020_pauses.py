@@ -1,0 +1,11 @@
+"""All claims can be paused."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("llmjobs", "0019_incidents"),
+    ]
+
+    operations = []  # type: ignore[var-annotated]

@@ -1,0 +1,11 @@
+"""The trace that a job belongs to."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("llmjobs", "0022_search"),
+    ]
+
+    operations = []  # type: ignore[var-annotated]
