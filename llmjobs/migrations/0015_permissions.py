@@ -4,18 +4,32 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('llmjobs', '0014_deliveries_by_receiver'),
+        ("llmjobs", "0014_deliveries_by_receiver"),
     ]
 
     operations = [
         migrations.AlterModelOptions(
-            name='job',
-            options={'ordering': ['-id'], 'permissions': [('requeue_job', 'Can requeue jobs'), ('cancel_job', 'Can cancel jobs'), ('reprioritize_job', 'Can change the priority of jobs'), ('move_job', 'Can move jobs to another model'), ('discard_job', 'Can discard dead letters'), ('erase_job', 'Can erase what finished jobs asked and answered'), ('export_job', 'Can export jobs'), ('view_job_content', 'Can see prompts and outputs')]},
+            name="job",
+            options={
+                "ordering": ["-id"],
+                "permissions": [
+                    ("requeue_job", "Can requeue jobs"),
+                    ("cancel_job", "Can cancel jobs"),
+                    ("reprioritize_job", "Can change the priority of jobs"),
+                    ("move_job", "Can move jobs to another model"),
+                    ("discard_job", "Can discard dead letters"),
+                    ("erase_job", "Can erase what finished jobs asked and answered"),
+                    ("export_job", "Can export jobs"),
+                    ("view_job_content", "Can see prompts and outputs"),
+                ],
+            },
         ),
         migrations.AlterModelOptions(
-            name='worker',
-            options={'ordering': ['-heartbeat_at'], 'permissions': [('drain_worker', 'Can drain workers'), ('pause_claims', 'Can pause all claims')]},
+            name="worker",
+            options={
+                "ordering": ["-heartbeat_at"],
+                "permissions": [("drain_worker", "Can drain workers"), ("pause_claims", "Can pause all claims")],
+            },
         ),
     ]

@@ -8,4 +8,4 @@ class Migration(migrations.Migration):
         ("llmjobs", "0015_permissions"),
     ]
 
-    operations = []  # type: ignore[var-annotated]
+    operations = []

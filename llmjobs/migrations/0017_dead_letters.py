@@ -8,4 +8,4 @@ class Migration(migrations.Migration):
         ("llmjobs", "0016_tallies"),
     ]
 
-    operations = []  # type: ignore[var-annotated]
+    operations = []

@@ -8,4 +8,4 @@ class Migration(migrations.Migration):
         ("llmjobs", "0017_dead_letters"),
     ]
 
-    operations = []  # type: ignore[var-annotated]
+    operations = []

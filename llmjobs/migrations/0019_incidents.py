@@ -8,4 +8,4 @@ class Migration(migrations.Migration):
         ("llmjobs", "0018_operations"),
     ]
 
-    operations = []  # type: ignore[var-annotated]
+    operations = []

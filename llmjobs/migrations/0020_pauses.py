@@ -8,4 +8,4 @@ class Migration(migrations.Migration):
         ("llmjobs", "0019_incidents"),
     ]
 
-    operations = []  # type: ignore[var-annotated]
+    operations = []

@@ -8,4 +8,4 @@ class Migration(migrations.Migration):
         ("llmjobs", "0020_pauses"),
     ]
 
-    operations = []  # type: ignore[var-annotated]
+    operations = []

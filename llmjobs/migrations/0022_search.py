@@ -8,4 +8,4 @@ class Migration(migrations.Migration):
         ("llmjobs", "0021_roles"),
     ]
 
-    operations = []  # type: ignore[var-annotated]
+    operations = []

@@ -8,4 +8,4 @@ class Migration(migrations.Migration):
         ("llmjobs", "0022_search"),
     ]
 
-    operations = []  # type: ignore[var-annotated]
+    operations = []
