@@ -61,6 +61,7 @@ class Caller:
     is_operator: bool  # sees every client's jobs
     steers_all: bool  # may also cancel and erase them
     api_key_id: int | None = None  # None: a session
+    sees_statistics: bool = False  # of all clients: numbers alone, so who may read no prompt may have it
 
     @classmethod
     def from_key(cls, key: ApiKey) -> Self:
@@ -74,6 +75,7 @@ class Caller:
             is_operator=is_operator,
             steers_all=is_operator,
             api_key_id=key.pk,
+            sees_statistics=is_operator,
         )
 
     @classmethod
@@ -88,6 +90,7 @@ class Caller:
             scopes=OWN_SCOPES | ({Scope.OPERATOR.value} if is_operator else set()),
             is_operator=is_operator,
             steers_all=is_operator and user.has_perm("llmjobs.cancel_job"),
+            sees_statistics=user.is_staff and user.has_perm("llmjobs.view_job"),
         )
 
     def can(self, scope: str) -> bool:

@@ -85,6 +85,20 @@ def check_operator_webhook(**_: Any) -> list[CheckMessage]:
     return faults
 
 
+@register()
+def check_site_url(**_: Any) -> list[CheckMessage]:
+    url = str(conf.conf.site_url)
+    if not url or (_is_url(url) and not urlsplit(url).query and not urlsplit(url).fragment):
+        return []
+    return [
+        Error(
+            f"LLMJOBS_SITE_URL: expected a URL like https://llm.example.org, got {url!r}",
+            hint="What operators are told has a link that begins with it; empty: it has a path.",
+            id="llmjobs.E007",
+        )
+    ]
+
+
 def _is_url(value: str) -> bool:
     try:
         url = urlsplit(value)
@@ -109,6 +123,19 @@ def check_webhooks_stay_outside(**_: Any) -> list[CheckMessage]:
             "LLMJOBS_WEBHOOK_ALLOW_PRIVATE is true: whoever may submit a job can have a POST made inside your network",
             hint="Leave it out, unless every client is trusted with that.",
             id="llmjobs.W001",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
+def check_metrics_have_a_reader(**_: Any) -> list[CheckMessage]:
+    if not conf.conf.metrics_open:
+        return []
+    return [
+        Warning(
+            "LLMJOBS_METRICS_OPEN is true: whoever reaches this site reads its models, tiers and what they cost",
+            hint="Leave it out and give Prometheus a token, LLMJOBS_METRICS_TOKEN, unless only the inside reaches it.",
+            id="llmjobs.W002",
         )
     ]
 

@@ -135,6 +135,17 @@ KNOBS: tuple[Knob, ...] = (
     Knob("operator_webhook_url",     str,   "",        0,    0,            "Told when a provider's jobs are stopped, and when they go on, beside the e-mail to ADMINS; empty: nobody."),
     Knob("operator_webhook_secret",  str,   "",        0,    0,            "Signs these as Standard Webhooks (whsec_…); empty: they are not signed."),
 
+    # What operators are told of, beside a provider's jobs that are stopped. Nothing of it changes what runs.
+    Knob("watch_every_s",            float, 10,        1,    HOUR_S,       "How often one process of all looks whether something is wrong: some milliseconds."),
+    Knob("alert_clear_s",            float, 60,        0,    DAY_S,        "What is gone for so long is over: who is told must not hear of each flicker."),
+    Knob("backlog_target_s",         float, 300,       1,    30 * DAY_S,   "A job that waits longer is a backlog, where its tier has no target; four times that is critical."),
+    Knob("alert_no_worker_s",        float, 60,        1,    DAY_S,        "Jobs wait that no worker serves, for so long: longer than a restart takes."),
+    Knob("alert_blocked_s",          float, 120,       15,   6_000,        "A model's rate limit blocks it all that time while jobs wait: longer than a minute's window takes to pass."),
+    Knob("alert_dead_letters",       int,   20,        1,    1_000_000,    "So many in ten minutes, and twice as many as usual, are a rise."),
+    Knob("alert_webhooks",           int,   20,        1,    1_000_000,    "So many deliveries were given up within an hour, or were tried three times in vain."),
+    Knob("alert_snapshot_s",         float, 300,       10,   DAY_S,        "A transaction that is open for so long keeps dead rows from being removed: every query gets slower."),
+    Knob("site_url",                 str,   "",        0,    0,            "Where this site is, like https://llm.example.org: what operators are told has a link then; empty: it has a path."),
+
     # Estimates.
     Knob("short_output_tokens",      int,   256,       1,    1_000_000,    "Up to this many expected output tokens a job is `short`."),
     Knob("default_output_tokens",    int,   256,       1,    1_000_000,    "What an answer is expected to have before a client's settled jobs taught better."),
@@ -169,6 +180,10 @@ KNOBS: tuple[Knob, ...] = (
 
     # Where things are.
     Knob("listen_dsn",               str,   "",        0,    0,            "A direct DSN for LISTEN and the heartbeat, where DATABASE_URL goes through a pooler; empty: the same."),
+    Knob("metrics_token",            str,   "",        0,    0,            "Opens /metrics, as a bearer token; empty: only operators who are logged in may read it."),
+    Knob("metrics_open",             bool,  False,     0,    0,            "Whoever reaches this site may read /metrics: for sites that only the inside reaches."),
+    Knob("log_format",               str,   "line",    0,    0,            "Of this site's logs: `line` for people (key=value), `json` for machines (an object a line)."),
+    Knob("provider_traceparent",     bool,  False,     0,    0,            "Tell providers of the trace that a call belongs to (traceparent): for servers of one's own."),
     Knob("provider_keys_env",        str,   "*_API_KEY", 0,    0,          "Names (patterns, by commas) of variables that a provider's api_key_env may name, or an operator could send out SECRET_KEY."),
     Knob("data_dir",                 str,   ".data",   0,    0,            "Where this site keeps the embedded Postgres and its secret key; relative to the checkout."),
     Knob("pg_bin",                   str,   "",        0,    0,            "The folder of the Postgres binaries for the embedded server; empty: looked for."),

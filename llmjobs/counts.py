@@ -10,6 +10,7 @@ from typing import Any
 from django.db import connection, transaction
 from psycopg import AsyncConnection
 
+from llmjobs import tallying
 from llmjobs.sql import load
 
 COUNT_ROWS = 5_000  # changes that one count takes: tens of milliseconds
@@ -40,6 +41,7 @@ def help_on_commit(job_ids: Sequence[int]) -> None:
 
     def help_if_many() -> None:  # with a name of its own: Django logs by it what a robust hook raises
         help_count(least=HELP_CHANGES)
+        tallying.help_tally(least=HELP_CHANGES)
 
     if job_ids and job_ids[0] // HELP_EVERY_JOBS != (job_ids[-1] + 1) // HELP_EVERY_JOBS:
         transaction.on_commit(help_if_many, robust=True)

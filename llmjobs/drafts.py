@@ -88,7 +88,7 @@ def made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any]
         job_id=job_id, client_id=client.id, body=row["body"], prompt_hash=row["prompt_hash"],
         metadata=dict(row["metadata"]), user=row["user"], idempotency_key=row["idempotency_key"],
         fingerprint=row["fingerprint"], api_key_id=row["api_key_id"], webhook_url=row["webhook_url"],
-        on_settled=row["on_settled"],
+        on_settled=row["on_settled"], traceparent=row.get("traceparent"),
         max_cost_usd=None if row["max_cost_usd"] is None else Decimal(row["max_cost_usd"]),
     )  # fmt: skip
     return job

@@ -7,19 +7,19 @@ Owns the attempt's boundary: whatever happens inside ends as an outcome, so that
 import asyncio
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Protocol
 
-from llmjobs import outcomes
+from llmjobs import outcomes, tracing
+from llmjobs.attempt_log import End, log_end, word
 from llmjobs.conf import conf
 from llmjobs.estimates import cost_usd, weighted_tokens
 from llmjobs.events import Event
 from llmjobs.leases import Claimed, Settlement
 from llmjobs.models.pools import may_hold_key
-from llmjobs.outcomes import ERROR_CLASS, Bounds, Error, Kind, Outcome, Told, Usage
+from llmjobs.outcomes import ERROR_CLASS, Bounds, Decision, Error, Kind, Outcome, Told, Usage
 from llmjobs.pacing import Lateness
 from llmjobs.providers.calls import Call, Timeouts
 from llmjobs.signals import Signal, from_headers, signal_of
@@ -51,12 +51,15 @@ class Attempt:
         hears: Callable[["Attempt", Signal], None] | None = None,
         send_at: float = 0.0,
         lateness: Lateness | None = None,
+        worker: object = None,
     ) -> None:
         """`send_at`: its slot in the limits, monotonic; `lateness` notes by how much it was missed.
 
         `hears` is told what the provider says that concerns others too.
         """
         self.job = job
+        self.worker = worker  # its id, for who reads logs and traces
+        self.trace = tracing.AttemptTrace(job, worker=worker)
         self._send_at, self._lateness = send_at, lateness or Lateness()
         self.claimed_at = time.monotonic()
         self.stop_reason: Kind | None = None  # CANCELLED or RELEASED, once somebody has asked
@@ -97,6 +100,8 @@ class Attempt:
         try:
             if not await self._is_in_time():
                 return call.ended(Kind.RELEASED)  # claimed anew, and given another slot, if its lease still holds
+            traceparent = self.trace.call()
+            call.traceparent = traceparent if conf.provider_traceparent else None
             return await providers.run(call)
         except asyncio.CancelledError:
             if task is not None:
@@ -249,7 +254,8 @@ def settlement(attempt: Attempt, outcome: Outcome) -> Settlement:
     )
     if error is None and decision.state is State.DEAD:
         error = Error("retries_exhausted", decision.words)
-    _log(attempt, outcome, decision.state, price)
+    attempt.trace.called(outcome, error_code=word(error.code) if error else None, cost_usd=price)
+    _log(attempt, outcome, decision, price)
     return Settlement(
         job_id=job.id,
         attempt=job.attempt,
@@ -272,6 +278,7 @@ def settlement(attempt: Attempt, outcome: Outcome) -> Settlement:
         output_text=clean(outcome.output_text),
         sent_ago_s=outcome.sent_ago_s,
         first_token_ago_s=outcome.first_token_ago_s,
+        span_id=attempt.trace.span_id,
     )
 
 
@@ -307,19 +314,32 @@ def _output_weight(job: Claimed) -> float:
     return 1.0
 
 
-def _log(attempt: Attempt, outcome: Outcome, state: str, price: Decimal | None) -> None:
-    """The canonical line of an attempt; never a prompt, an answer or a key."""
-    job, usage = attempt.job, outcome.usage
-    logger.info(
-        "event=attempt job=%s attempt=%s client=%s tier=%s pool=%s outcome=%s state=%s error=%s "
-        "waited_s=%.3f ran_s=%.3f input_tokens=%s output_tokens=%s cost_usd=%s",
-        job.public_id, job.attempt, job.client, job.tier, job.model, outcome.kind, state,
-        _word(outcome.error.code) if outcome.error else "-", job.waited_s, time.monotonic() - attempt.claimed_at,
-        usage.input_tokens if usage else "-", usage.output_tokens if usage else "-",
-        "-" if price is None else f"{price:f}",
-    )  # fmt: skip
-
-
-def _word(text: str) -> str:
-    """A provider's code as one word, so that it can't forge a field or a line of the log."""
-    return re.sub(r"[^A-Za-z0-9_.:-]", "?", text[:64]) or "-"
+def _log(attempt: Attempt, outcome: Outcome, decision: Decision, price: Decimal | None) -> None:
+    job, usage, error = attempt.job, outcome.usage, outcome.error
+    first_token_s = None
+    if outcome.sent_ago_s is not None and outcome.first_token_ago_s is not None:
+        first_token_s = outcome.sent_ago_s - outcome.first_token_ago_s
+    log_end(
+        End(
+            job=job.public_id,
+            attempt=job.attempt,
+            client=job.client,
+            tier=job.tier,
+            pool=job.model,
+            outcome=outcome.kind,
+            state=decision.state,
+            error=error.code if error else None,
+            waited_s=job.waited_s,
+            ran_s=time.monotonic() - attempt.claimed_at,
+            input_tokens=usage.input_tokens if usage else None,
+            output_tokens=usage.output_tokens if usage else None,
+            cost_usd=price,
+            first_token_s=first_token_s,
+            delay_s=decision.delay_s,
+            failures=job.failures + decision.is_failure,
+            provider_status=error.provider_status if error else None,
+            provider_request_id=outcome.provider_request_id,
+            worker=attempt.worker,
+            traceparent=job.traceparent,
+        )
+    )

@@ -53,6 +53,8 @@ class Claimed:
     slack_s: float  # of that, what its slot has room for in any case
     rpm: float  # what its pool keeps to, as far as known
     tpm: float
+    traceparent: str | None = None  # the trace that its attempts go on with
+    span_before: str | None = None  # there, of the attempt before this one
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ class Settlement:
     output_text: str = ""
     sent_ago_s: float | None = None
     first_token_ago_s: float | None = None
+    span_id: str | None = None
 
     def json(self) -> dict[str, Any]:
         """A row for settle.sql, which reads null where a column is missing; without `asdict`, which copies answers."""

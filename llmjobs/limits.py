@@ -77,6 +77,16 @@ def refuse_if_full(client: Client, rows: Sequence[Mapping[str, Any]]) -> None:
             raise _refusal(client, limit, most, taken + asked)
 
 
+def refuse_over_budget(client: Client, row: Mapping[str, Any]) -> None:
+    """Raises InsufficientQuota if the client's month has no room for this row of a submit."""
+    usd, most = Decimal(row["est_usd"] or 0), client.monthly_budget_usd
+    if usd <= 0 or most is None:
+        return
+    month = money(client)
+    if (with_this := month.spent_usd + month.reserved_usd + usd) > most:
+        raise _refusal(client, "monthly_budget_usd", most, with_this)
+
+
 def own(client: Client, name: str) -> int | None:
     """A limit of the client, or where it has none that of its tier."""
     limit: int | None = getattr(client, name)

@@ -1,4 +1,5 @@
-"""The duties of every worker beside its jobs: stage, expire, reclaim, sweep, count, fall back, sample, prune, tell.
+"""The duties of a worker beside its jobs: stage, expire, reclaim, sweep, count, tally, fall back, sample, prune, tell,
+and what operators asked of many jobs.
 
 Each is bounded, safe on all workers, and runs at its own pace, until it finds less than a full batch. When Postgres is
 gone a duty skips its turn.
@@ -12,12 +13,13 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from llmjobs import counts, fallback, queue, retention, samples
+from llmjobs import counts, fallback, queue, retention, samples, tallying, watch
 from llmjobs.conf import conf
 from llmjobs.database import Connect
 from llmjobs.events import Wake
 from llmjobs.host_calls import PendingCalls
 from llmjobs.incidents import Teller
+from llmjobs.operation_duty import OperationDuty
 from llmjobs.sql import load
 
 logger = logging.getLogger("llmjobs.worker")
@@ -51,11 +53,14 @@ class Duties:
             self._every("sweep", lambda: conf.sweep_every_s, _sweep),
             self._every("full sweep", lambda: conf.full_sweep_every_s, _sweep_fully),
             self._every("count", lambda: counts.COUNT_EVERY_S, _count),
+            self._every("tally", lambda: tallying.TALLY_EVERY_S, _tally),
             self._every("fall back", lambda: fallback.FALL_BACK_EVERY_S, _fall_back),
             self._every("sample", lambda: samples.SAMPLE_EVERY_S, _sample),
+            self._every("watch", lambda: conf.watch_every_s, _watch),
             retention.keep_pruning(self._connect),
             Teller(self._connect).run(),  # by itself: no connection is held while somebody is told
             PendingCalls(self._connect).run(),
+            OperationDuty(self._connect).run(),
         ]
 
     async def _every(self, name: str, pace_s: Callable[[], float], verb: Verb) -> None:
@@ -105,10 +110,20 @@ async def _count(conn: AsyncConnection[Any]) -> list[Wake]:
     return []
 
 
+async def _tally(conn: AsyncConnection[Any]) -> list[Wake]:
+    await tallying.tally(conn)
+    return []
+
+
 async def _fall_back(conn: AsyncConnection[Any]) -> list[Wake]:
     if moved := await fallback.fall_back(conn):
         logger.info("event=fell_back jobs=%s", len(moved))
     return []  # to who follows a job, nothing happened to it
+
+
+async def _watch(conn: AsyncConnection[Any]) -> list[Wake]:
+    await watch.look(conn)
+    return []
 
 
 async def _sample(conn: AsyncConnection[Any]) -> list[Wake]:

@@ -134,6 +134,7 @@ def _place(row: dict[str, Any], starts: Starts) -> Place:
         "model_paused": row["is_model_paused"],
         "provider_paused": row["is_provider_paused"],
         row["stopped_by"]: row["stopped_by"],  # provider_down, provider_quota, provider_auth, or none
+        "claims_paused": row["are_claims_paused"],
         "no_worker": row["has_no_worker"],
         "client_rate_limit": row["is_client_limited"],
         "rate_limit": row["is_limited"],

@@ -1,14 +1,14 @@
 """The verbs: the only writer of `Job.state`.
 
-A verb is a file in `sql/` and a function here. Submit, cancel, requeue and erase use Django's connection and take part
-in the caller's transaction; claim, settle, reclaim, stage and expire are the workers', over psycopg's async
-connections. Every write to a running job names its lease, which is the job's id, the attempt's number and the worker;
-who is not returned has lost it. Everybody appends to the inbox; only a claim, under the turnstile, writes flows and
-lanes.
+A verb is a file in `sql/` and a function here, or in `steering.py`: what operators do, and cancel. These and submit
+use Django's connection and take part in the caller's transaction; claim, settle, reclaim, stage and expire are the
+workers', over psycopg's async connections. Every write to a running job names its lease, which is the job's id, the
+attempt's number and the worker; who is not returned has lost it. Everybody appends to the inbox; only a claim, under
+the turnstile, writes flows and lanes.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,17 +17,33 @@ from django.db import IntegrityError, connection, transaction
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from llmjobs import counts, drafts, handlers, joining, limits, submissions
+from llmjobs import counts, drafts, handlers, joining, limits, submissions, tracing
+from llmjobs.attempt_log import End, log_end
 from llmjobs.catalog import pool_for
 from llmjobs.conf import conf
 from llmjobs.database import one_trip
-from llmjobs.errors import InvalidRequest, JobNotFound, NotAllowed
+from llmjobs.errors import InvalidRequest
 from llmjobs.events import EVENTS_CHANNEL, WORK_CHANNEL, Event, Wake, append, wake_on_commit
 from llmjobs.folding import SHARD, fold
 from llmjobs.leases import Claim, Claimed, Settlement
 from llmjobs.models import Client, Job
+from llmjobs.pauses import pause_claims as pause_claims
+from llmjobs.pauses import resume_claims as resume_claims
 from llmjobs.sql import load
-from llmjobs.states import TERMINAL, WAITING
+from llmjobs.states import TERMINAL
+from llmjobs.steering import acancel as acancel
+from llmjobs.steering import arequeue as arequeue
+from llmjobs.steering import asked_of as asked_of
+from llmjobs.steering import cancel as cancel
+from llmjobs.steering import discard as discard
+from llmjobs.steering import erase as erase
+from llmjobs.steering import erase_many as erase_many
+from llmjobs.steering import move as move
+from llmjobs.steering import reprioritize as reprioritize
+from llmjobs.steering import requeue as requeue
+from llmjobs.steering import requeue_as as requeue_as
+from llmjobs.steering import restore as restore
+from llmjobs.steering import unblock as unblock
 from llmjobs.submissions import Submission
 
 CLAIM_SIZES = (1, 4, 16, 64, 256)  # literal limits in a few sizes, so that few plans exist
@@ -36,7 +52,7 @@ STAGE_TURNS = 100  # batches at once where retries are held back: a storm of 50,
 DUTY_ROWS = 500  # rows that a duty takes at once: its locks last milliseconds
 
 
-# Submit, cancel, requeue, erase: Django's connection.
+# Submit: Django's connection. So are the verbs of steering.py.
 
 
 def submit(
@@ -73,17 +89,19 @@ def submit_submission(
     *,
     api_key_id: int | None = None,
     retry_count: int | None = None,
+    traceparent: str | None = None,
 ) -> tuple[Job, bool]:
     """The job, and whether it is an earlier submit's: by the same key, by an SDK's retry, by dedupe (joining.py).
 
-    `api_key_id`: the key that it came with; `retry_count`: the SDK's, 0 at its first try. An earlier job is answered
-    before limits are looked at.
+    `api_key_id`: the key that it came with; `retry_count`: the SDK's, 0 at its first try; `traceparent`: the caller's,
+    as of tracing.parsed. An earlier job is answered before limits are looked at.
     """
     is_inside = not connection.get_autocommit()
     asked = joining.Asked(client, submission, idempotency_key, api_key_id, retry_count)
     if not asked.may_join:
         with limits.told(client):
-            return _submit(client, [submission], look_before=is_inside, api_key_id=api_key_id)[0], False
+            new = _submit(client, [submission], look_before=is_inside, api_key_id=api_key_id, traceparent=traceparent)
+        return new[0], False
     if idempotency_key is not None:
         submissions.check_idempotency_key(idempotency_key)
     if (job := asked.made_with_key()) is not None:
@@ -92,7 +110,14 @@ def submit_submission(
         with limits.told(client), joining.told_in_progress(), transaction.atomic(), joining.short_waits():
             if (job := asked.made_before()) is not None:
                 return job, True
-            [job] = _submit(client, [submission], [idempotency_key], look_before=is_inside, api_key_id=api_key_id)
+            [job] = _submit(
+                client,
+                [submission],
+                [idempotency_key],
+                look_before=is_inside,
+                api_key_id=api_key_id,
+                traceparent=traceparent,
+            )
         return job, False
     except IntegrityError:
         if (job := asked.made_with_key()) is None:
@@ -119,6 +144,7 @@ def _submit(
     *,
     look_before: bool,
     api_key_id: int | None = None,
+    traceparent: str | None = None,
 ) -> list[Job]:
     for path in {submission.on_settled for submission in asked} - {None}:
         handlers.check(path)
@@ -128,15 +154,16 @@ def _submit(
         for index, submission in enumerate(asked)
     ]
     is_rejected = any(row["is_rejected_when_limited"] for row in rows)
-    if look_before or is_rejected:  # who hammers at a limit shall not leave a dead row each time
-        limits.refuse_if_full(client, rows)
-    params = {
-        "jobs": json.dumps(rows, ensure_ascii=False), "backlog_max": conf.backlog_max,
-        "client_id": client.pk, "is_rejected": is_rejected,
-    }  # fmt: skip
-    with connection.cursor() as cursor:
-        cursor.execute(load("submit"), params)
-        made = cursor.fetchall()
+    with tracing.submitting(client, rows, [submission.model for submission in asked], traceparent):
+        if look_before or is_rejected:  # who hammers at a limit shall not leave a dead row each time
+            limits.refuse_if_full(client, rows)
+        params = {
+            "jobs": json.dumps(rows, ensure_ascii=False), "backlog_max": conf.backlog_max,
+            "client_id": client.pk, "is_rejected": is_rejected,
+        }  # fmt: skip
+        with connection.cursor() as cursor:
+            cursor.execute(load("submit"), params)
+            made = cursor.fetchall()
     jobs = [
         drafts.made(client, pools[submission.model], row, values)
         for submission, row, values in zip(asked, rows, made, strict=True)
@@ -147,85 +174,6 @@ def _submit(
     )
     counts.help_on_commit([job.id for job in jobs])
     return jobs
-
-
-def cancel(job_ids: Iterable[int], *, client_id: int | None = None) -> list[int]:
-    """Cancel waiting jobs at once; ask the workers of running ones to abort. Idempotent. Returns the ids it changed.
-
-    The handlers of those that it ends are called in the same transaction, before it returns.
-    """
-    ids, is_ours = list(job_ids), connection.get_autocommit()
-    changed: list[int] = []
-    if is_ours:  # what needs no handler does not wait for those of others
-        with_handlers = set(
-            Job.objects.filter(id__in=ids, has_handler=True, state__in=WAITING).values_list("id", flat=True)
-        )
-        changed = _cancel([job_id for job_id in ids if job_id not in with_handlers], client_id, calls_handlers=True)
-        ids = [job_id for job_id in ids if job_id in with_handlers]
-    if not ids:
-        return changed
-    try:
-        return changed + _cancel(ids, client_id, calls_handlers=True)
-    except handlers.TransactionEnded:
-        if not is_ours:
-            raise
-        return changed + _cancel(ids, client_id, calls_handlers=False)  # a worker calls them
-
-
-def _cancel(ids: list[int], client_id: int | None, *, calls_handlers: bool) -> list[int]:
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(load("cancel"), {"ids": ids, "client_id": client_id})
-        rows = cursor.fetchall()
-        ended = [row for row in rows if row[3] != "running"]
-        running = [row for row in rows if row[3] == "running"]
-        wake_on_commit(
-            (EVENTS_CHANNEL, [Wake(job_id, owner, seq) for job_id, owner, seq, *_ in ended]),
-            (WORK_CHANNEL, [f"cancel:{job_id}:{attempt}" for job_id, _, _, _, attempt, _ in running]),
-        )
-        if calls_handlers:
-            handlers.call_ended([job_id for job_id, *_, has_handler in ended if has_handler])
-    return [row[0] for row in rows]
-
-
-def requeue(job_ids: Iterable[int]) -> list[int]:
-    """Queue failed, dead, cancelled and expired jobs again, at the end of their lanes. Returns the ids it changed."""
-    with connection.cursor() as cursor:
-        cursor.execute(load("requeue"), {"ids": list(job_ids)})
-        rows = cursor.fetchall()
-    wake_on_commit(
-        (EVENTS_CHANNEL, [Wake(job_id, owner, seq) for job_id, owner, seq, _, _ in rows]),
-        (WORK_CHANNEL, sorted({f"pool:{pool_id}" for *_, pool_id in rows})),
-    )
-    return [row[0] for row in rows]
-
-
-def unblock(pool_ids: Iterable[int]) -> None:
-    """Try a call at once where a pool or its account is blocked: an operator has mended what it was blocked by."""
-    ids = list(pool_ids)
-    with connection.cursor() as cursor:
-        cursor.execute(load("unblock"), {"pools": ids})
-    wake_on_commit((WORK_CHANNEL, [f"pool:{pool_id}" for pool_id in ids]))
-
-
-def erase(job_id: int) -> None:
-    """Remove a finished job's request, output and events; the job's row, its usage and cost, and its ledger stay.
-
-    Gone too is what may quote these: the words of errors. An Idempotency-Key finds the job for as long as before; a
-    webhook or a handler that is still to be told gets the job without them.
-    Raises JobNotFound, or NotAllowed while the job is not finished.
-    """
-    with transaction.atomic():
-        job = Job.objects.select_for_update(no_key=True).filter(id=job_id).first()
-        if job is None:
-            raise JobNotFound(str(job_id))
-        if job.state not in TERMINAL:
-            raise NotAllowed(f"expected a finished job, got one that is {job.state}")
-        with connection.cursor() as cursor:
-            cursor.execute(load("erase"), {"ids": [job_id], "key_kept_s": conf.idempotency_keep_s})
-
-
-acancel = sync_to_async(cancel)
-arequeue = sync_to_async(requeue)
 
 
 # Claim, settle and the duties: a worker's own connection, in autocommit mode.
@@ -370,7 +318,10 @@ async def reclaim(conn: AsyncConnection[Any]) -> list[Wake]:
         "lease_s": conf.lease_s, "grace_s": conf.reclaim_grace_s, "backoff_base_s": conf.backoff_base_s,
         "backoff_cap_s": conf.backoff_cap_s,
     }  # fmt: skip
-    return await _moved(conn, load("reclaim", rows=DUTY_ROWS), params)
+    rows = await (await conn.execute(load("reclaim", rows=DUTY_ROWS), params)).fetchall()
+    for _, _, _, state, job, attempt, client, tier, pool, outcome, *rest in rows:  # in the place of who was lost
+        log_end(End(job, attempt, client, tier, pool, outcome, state, *rest))
+    return [Wake(job_id, client_id, seq) for job_id, client_id, seq, *_ in rows]
 
 
 async def stage(conn: AsyncConnection[Any]) -> list[Wake]:

@@ -22,6 +22,7 @@ class State(StrEnum):
 WAITING = frozenset({State.SCHEDULED, State.QUEUED})
 TERMINAL = frozenset({State.COMPLETED, State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED})
 REQUEUEABLE = TERMINAL - {State.COMPLETED}
+DEAD_LETTERS = frozenset({State.FAILED, State.DEAD})  # what waits for an operator, until one discards it
 
 # verb: {from: to, …}. Where several ends are possible the verb's outcome decides; None stands for "no row yet".
 TRANSITIONS: dict[str, dict[State | None, frozenset[State]]] = {
@@ -42,6 +43,18 @@ TRANSITIONS: dict[str, dict[State | None, frozenset[State]]] = {
         State.QUEUED: frozenset({State.EXPIRED}),
     },
     "requeue": {state: frozenset({State.QUEUED}) for state in REQUEUEABLE},
+    # With another request, which may ask for a delay.
+    "requeue_as": {state: frozenset({State.QUEUED, State.SCHEDULED}) for state in REQUEUEABLE},
+    # By an operator, who gives dead letters up.
+    "cancel_dead": {
+        **{state: frozenset({State.CANCELLED}) for state in WAITING | DEAD_LETTERS},
+        State.RUNNING: frozenset({State.RUNNING}),
+    },
+    # These leave the state as it is.
+    "reprioritize": {state: frozenset({state}) for state in (State.SCHEDULED, State.QUEUED, State.RUNNING)},
+    "move": {state: frozenset({state}) for state in WAITING},
+    "discard": {state: frozenset({state}) for state in DEAD_LETTERS},
+    "restore": {state: frozenset({state}) for state in DEAD_LETTERS},
 }
 
 

@@ -1,12 +1,12 @@
 """What the queue looks like, in numbers. Reads only. Where a single job stands is `places.py`'s."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import connection
 
+from llmjobs.pinning import pinned
 from llmjobs.sql import load
 from llmjobs.states import Priority, State
 
@@ -55,22 +55,13 @@ def queue_stats(client_ids: Sequence[int] | None = None) -> dict[str, Any]:
 
 
 def _read(client_ids: Sequence[int] | None) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
-    with _pinned():
+    with pinned():
         if client_ids is None:
             counts, [waits] = _rows("stats", clients=CLIENTS_MAX), _rows("waits")
         else:
             counts = _rows("stats_of_clients", client_ids)
             [waits] = _rows("waits_of_clients", client_ids, heads=OLDEST_AMONG)
     return counts, waits
-
-
-@contextmanager
-def _pinned() -> Iterator[None]:
-    """Reads whose plans are pinned, by settings that do not outlast them in a caller's transaction."""
-    with transaction.atomic():
-        _rows("pin_reads")
-        yield
-        transaction.set_rollback(True)
 
 
 def _rows(name: str, client_ids: Sequence[int] | None = None, **literals: int) -> list[tuple[Any, ...]]:

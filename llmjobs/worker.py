@@ -229,6 +229,7 @@ class Worker:
             hears=self._writer.hear,
             send_at=self._clock.here(job.claimed_at + job.send_in_s),
             lateness=self._lateness,
+            worker=self.id,
         )
         if self._signals > 1:
             attempt.stop(Kind.RELEASED)
@@ -266,6 +267,7 @@ class Worker:
         if self._attempts.get(attempt.job.id) is not attempt:
             return
         del self._attempts[attempt.job.id]
+        attempt.trace.end(state)
         if state is None:
             self.report.lease_lost += 1
             self._heartbeat.lease_lost_count += 1

@@ -67,6 +67,7 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 HTTPS_ONLY = conf.flag(os.environ, "HTTPS_ONLY", default=not IS_LOCAL)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
 SECURE_SSL_REDIRECT = conf.flag(os.environ, "SSL_REDIRECT", default=HTTPS_ONLY)
+SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # scraped from inside, by a token that a redirect would not take back
 SECURE_HSTS_SECONDS = 365 * 86_400 if HTTPS_ONLY else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = conf.flag(os.environ, "HSTS_SUBDOMAINS", default=HTTPS_ONLY)
 SILENCED_SYSTEM_CHECKS = ["security.W021"]  # whether browsers shall know the domain beforehand is its owner's to say
@@ -92,6 +93,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "llmjobs.api.middleware.RequestIdMiddleware",  # around all others: what they refuse has an id too
+    "llmjobs.monitoring.health.probes",  # before who looks at the host, and who asks for HTTPS
     "django.middleware.security.SecurityMiddleware",
     "llmjobs.console.csp.ContentSecurityPolicyMiddleware",
     "project.static_files.static_files",
@@ -170,21 +172,28 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
 }
 
-# Logs: events as key=value, a line each, to stderr, without what anybody sent. The root's level is the server's own.
+# Logs: events as key=value or as JSON, a line each, to stderr, without what anybody sent. The root's level is the
+# server's own.
+
+LOG_FORMATS = {
+    "line": {
+        "()": "project.logs.LineFormatter",
+        "fmt": "at=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
+        "shows_all": DEBUG,
+    },
+    "json": {"()": "project.logs.JsonFormatter", "shows_all": DEBUG},
+}
+log_format = LLMJOBS.get("LLMJOBS_LOG_FORMAT", conf.default("log_format"))
+if log_format not in LOG_FORMATS:
+    raise ImproperlyConfigured(f"LLMJOBS_LOG_FORMAT: expected {' or '.join(LOG_FORMATS)}, got {log_format!r}")
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "line": {
-            "()": "project.logs.LineFormatter",
-            "fmt": "at=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
-            "shows_all": DEBUG,
-        }
-    },
+    "formatters": LOG_FORMATS,
     "filters": {"is_no_debugging": {"()": "django.utils.log.RequireDebugFalse"}},
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
+        "stderr": {"class": "logging.StreamHandler", "formatter": log_format},
         "mail": {
             "class": "django.utils.log.AdminEmailHandler",
             "level": "ERROR",

@@ -19,6 +19,7 @@ from django.contrib.auth.models import Permission, User
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
+from llmjobs import queue
 from llmjobs.models import (
     ApiKey,
     Attempt,
@@ -35,7 +36,7 @@ from llmjobs.models import (
     Turnstile,
     Worker,
 )
-from llmjobs.states import SEQ_EPOCH, TERMINAL, Endpoint, EventType, Priority, Size, State
+from llmjobs.states import DEAD_LETTERS, SEQ_EPOCH, TERMINAL, Endpoint, EventType, Priority, Size, State
 
 _numbers = itertools.count(1)
 
@@ -137,6 +138,8 @@ def make_job(
     job.refresh_from_db()
     _add_request(job, body, **(request or {}))
     _add_result(job, output_text, **(result or {}))
+    if state in DEAD_LETTERS:
+        queue.restore([job.pk])  # a job that is made dead did not become so
     if State.RUNNING in passed:
         _add_attempt(job)
     if state == State.QUEUED:

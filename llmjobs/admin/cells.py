@@ -22,7 +22,7 @@ NOTHING = "-"
 COLOURS = {
     word: colour
     for colour, words in {
-        "good": ("completed", "delivered", "valid", "live", "open", "ready", "in service"),
+        "good": ("completed", "done", "delivered", "valid", "live", "open", "ready", "in service"),
         "active": ("running", "draining", "in flight"),
         "waiting": (
             "queued",
@@ -35,8 +35,21 @@ COLOURS = {
             "not_sent",
             "rejected",
             "blocked",
+            "expires soon",
+            "ongoing",
+            "warning",
         ),
-        "bad": ("failed", "dead", "lost", "revoked", "deterministic", "unknown", "unrecognised", "provider_refused"),
+        "bad": (
+            "failed",
+            "dead",
+            "lost",
+            "revoked",
+            "deterministic",
+            "unknown",
+            "unrecognised",
+            "provider_refused",
+            "critical",
+        ),
     }.items()
     for word in words
 }

@@ -37,14 +37,18 @@ class ReasonForm(forms.Form):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`action` is the action's name, `title` and `button` are what people read, `lines` (what, how many selected)."""
+    """`action` is the action's name, `title` and `button` are what people read, `lines` (what, how many selected).
+
+    `hidden`: (name, value) that come back with the answer.
+    """
 
     action: str
     title: str
     button: str
-    lines: Sequence[tuple[str, int]]
+    lines: Sequence[tuple[str, int | str]]
     notes: Sequence[str] = field(default=())
     up_to: int | None = None
+    hidden: Sequence[tuple[str, str]] = field(default=())
 
 
 def is_confirmed(request: HttpRequest) -> bool:
@@ -67,8 +71,12 @@ def bounded(request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
     return queryset.filter(pk__lte=int(up_to)) if up_to.isascii() and up_to.isdigit() else queryset
 
 
-def asked(page: admin.ModelAdmin, request: HttpRequest, question: Question) -> HttpResponse:
-    form = ReasonForm(request.POST if "confirmed" in request.POST else None)
+def asked(
+    page: admin.ModelAdmin, request: HttpRequest, question: Question, *, form: forms.Form | None = None, back: str = ""
+) -> HttpResponse:
+    """`form`: with more to ask than the reason; `back`: where who says no goes, if not where they came from."""
+    if form is None:
+        form = ReasonForm(request.POST if "confirmed" in request.POST else None)
     context = {
         **page.admin_site.each_context(request),
         "title": question.title,
@@ -80,7 +88,7 @@ def asked(page: admin.ModelAdmin, request: HttpRequest, question: Question) -> H
         "checkbox_name": ACTION_CHECKBOX_NAME,
         "select_across": int(is_across(request)),
         "from_page": request.POST.get("from_page", ""),
-        "back": came_from(page, request),
+        "back": back or came_from(page, request),
     }
     request.current_app = page.admin_site.name
     return TemplateResponse(request, "admin/llmjobs/confirm.html", context)

@@ -18,7 +18,7 @@ from llmjobs import webhooks
 from llmjobs.admin import confirm, ledger
 from llmjobs.admin.cells import NOTHING, badge, moment
 from llmjobs.admin.filters import ChoiceFilter, DaysFilter, TextFilter
-from llmjobs.admin.job_search import ClientFilter
+from llmjobs.admin.job_filters import ClientFilter
 from llmjobs.models import WebhookDelivery
 from llmjobs.models.outbox import DeliveryState
 from llmjobs.states import TERMINAL

@@ -1,8 +1,8 @@
-"""The filters beside a list: choices, a text with suggestions, a range of days.
+"""The filters beside a list: choices, a text with suggestions, a range of days or moments.
 
-Each answers from an index or is ended by the list's time limit. None counts, and none lists ten thousand clients: a
+Each answers from an index, or is walked within the list's bounds. None counts, and none lists ten thousand clients: a
 text filter takes the exact name and suggests the first few. A value that makes no sense finds nothing; it never
-fails.
+fails. One that is `is_folded` is shown closed, until it is set.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,6 +24,7 @@ class QueryFilter(ListFilter):
     """Takes its own parameters out of the query string. A subclass says which (`parameters`) and what they mean."""
 
     parameters: ClassVar[tuple[str, ...]]
+    is_folded: ClassVar[bool] = False
 
     def __init__(self, request: HttpRequest, params: dict[str, Any], model: type[Model], page: ModelAdmin) -> None:
         super().__init__(request, params, model, page)
@@ -61,6 +62,7 @@ class QueryFilter(ListFilter):
 class ChoiceFilter(QueryFilter):
     """One of a few words. `options` gives (word in the URL, what people read, value in the column)."""
 
+    template = "admin/llmjobs/filter_choice.html"
     column: ClassVar[str]
 
     def options(self) -> Iterable[tuple[str, str, Any]]:
@@ -155,6 +157,63 @@ class DaysFilter(QueryFilter):
             "kept": self.kept(changelist),
             "clear": changelist.get_query_string(remove=list(self.parameters)),
         }
+
+
+class MomentsFilter(DaysFilter):
+    """Within the last hour, day or week; or from a day or a moment on, to another.
+
+    `parameters` are three: within, from, to. A moment is ISO 8601, to the minute, as links from charts have it.
+    """
+
+    template = "admin/llmjobs/filter_moments.html"
+    WITHIN: ClassVar[dict[str, tuple[str, timedelta]]] = {
+        "1h": ("last hour", timedelta(hours=1)),
+        "1d": ("last day", timedelta(days=1)),
+        "7d": ("last week", timedelta(days=7)),
+    }
+
+    def bounds(self) -> tuple[datetime | None, datetime | None, bool]:
+        within, start, end = (str(self.used_parameters.get(name, "")) for name in self.parameters)
+        if within and within not in self.WITHIN:
+            return None, None, False
+        try:
+            since = _moment(start, is_end=False) if start else None
+            before = _moment(end, is_end=True) if end else None
+        except (ValueError, OverflowError):
+            return None, None, False
+        if within:
+            recent = timezone.now() - self.WITHIN[within][1]
+            since = max(recent, since) if since else recent
+        return since, before, True
+
+    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:
+        within, *others = self.parameters
+        yield {
+            "fields": [
+                {"name": name, "label": label, "value": value, "kind": "datetime-local" if "T" in value else "date"}
+                for name, label in zip(others, ("From", "To"), strict=True)
+                for value in [str(self.used_parameters.get(name, ""))]
+            ],
+            "presets": [
+                {
+                    "label": label,
+                    "selected": self.used_parameters.get(within) == word,
+                    "query_string": changelist.get_query_string({within: word}, remove=others),
+                }
+                for word, (label, _) in self.WITHIN.items()
+            ],
+            "is_set": bool(self.used_parameters),
+            "kept": self.kept(changelist),
+            "clear": changelist.get_query_string(remove=list(self.parameters)),
+        }
+
+
+def _moment(text: str, *, is_end: bool) -> datetime:
+    """A day is its beginning, or its end; a moment is itself, in the admin's own zone unless it names another."""
+    if "T" not in text:
+        return _midnight(text) + timedelta(days=1 if is_end else 0)
+    at = datetime.fromisoformat(text.replace(" ", "+"))  # a + that was not escaped
+    return at if at.tzinfo else at.replace(tzinfo=timezone.get_current_timezone())
 
 
 def _midnight(day: str) -> datetime:

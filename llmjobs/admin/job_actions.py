@@ -1,145 +1,193 @@
-"""Requeue and cancel of a selection: the verbs of `queue.py`, in batches, with a report and a history.
+"""What can be done to many jobs, from their list or a page of one: asked once, then an operation.
 
-Invariant: a batch and its history commit together, so that nothing is done without a word of who did it. What a verb
-leaves alone is counted by state: it is the verb that decides, the states read before only explain.
+Owns the question: how many, in which states, what else there is to say (a priority, a model, a pace), and the token by
+which one answer starts one operation, however often it is clicked. Does not own what is done (`operations.py`), nor
+whom a verb acts on and why not (`operation_verbs.py`). Invariant: a question changes nothing.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import UUID, uuid4
 
 from django.contrib import admin, messages
-from django.db import transaction
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.urls import reverse
+from django.utils.html import format_html
 
-from llmjobs import queue
-from llmjobs.admin import confirm
-from llmjobs.admin.lists import LIST_TIMEOUT_S, TooSlow, time_limit
-from llmjobs.models import Job
-from llmjobs.states import REQUEUEABLE, TERMINAL, WAITING, State
+from llmjobs import operations
+from llmjobs.admin import confirm, exports
+from llmjobs.admin.filters import as_uuid
+from llmjobs.admin.lists import TooSlow, time_limit
+from llmjobs.admin.operation_forms import OperationForm
+from llmjobs.admin.pages import may_see_content
+from llmjobs.errors import InvalidRequest
+from llmjobs.models import Job, Operation, OperationItem
+from llmjobs.operation_history import done_word
+from llmjobs.operation_verbs import CANCEL, VERBS, Verb
+from llmjobs.sql import load
+from llmjobs.states import State
 
-BATCH = 500  # bounds the locks of one transaction, and what others wait for
+COUNTED_MAX = 200_000  # for the question; an index gives so many in a quarter of a second
+COUNTED_S = 3.0
+SELECTION_CHARS_MAX = 500
+NOT_FILTERS = ("p", "o", "e", "_changelist_filters")
 
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """`call` takes ids and returns those that it changed. `reasons` tells why a state is left alone."""
-
-    name: str
-    done: str
-    acts_on: frozenset[State]
-    reasons: dict[State, str]
-    note: str
-    call: Callable[[list[int]], list[int]]
-
-
-REQUEUE = Verb(
-    name="requeue",
-    done="Requeued",
-    acts_on=REQUEUEABLE,
-    reasons={
-        State.COMPLETED: "an answer stands",
-        State.RUNNING: "not over",
-        **dict.fromkeys(WAITING, "waiting already"),
-    },
-    note="A requeued job goes to the end of its lane, with no failures. What was paid for it stays in its attempts.",
-    call=queue.requeue,
-)
-CANCEL = Verb(
-    name="cancel",
-    done="Cancelled",
-    acts_on=WAITING | {State.RUNNING},
-    reasons={State.RUNNING: "told to stop before", **dict.fromkeys(TERMINAL, "over")},
-    note="A waiting job is cancelled at once. A running one has its call aborted, and keeps what it said and cost.",
-    call=queue.cancel,
-)
+Action = Callable[[Any, HttpRequest, QuerySet[Job]], HttpResponseBase]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """State by id, of at most `SELECTED_MAX` jobs, the newest first; `is_cut`: there are more."""
+def _action(verb: Verb) -> Action:
+    @admin.action(description=f"{verb.title} selected jobs", permissions=[verb.name])
+    def action(page: admin.ModelAdmin, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponseBase:
+        return run(page, request, queryset, verb)
 
-    states: dict[int, State]
-    is_cut: bool
-
-    def lines(self) -> list[tuple[str, int]]:
-        return [(str(state), number) for state, number in Counter(self.states.values()).most_common()]
-
-    def batches(self, verb: Verb) -> Iterator[list[int]]:
-        """Oldest first: they keep their order at the end of their lane."""
-        ids = sorted(pk for pk, state in self.states.items() if state in verb.acts_on)
-        return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
+    action.__name__ = verb.name
+    return action
 
 
-def run(page: admin.ModelAdmin, request: HttpRequest, queryset: QuerySet[Job], verb: Verb) -> HttpResponse:
-    try:
-        selection = select(confirm.bounded(request, queryset))
-    except TooSlow:
-        page.message_user(request, "This filter walks through too many jobs: narrow it first.", messages.ERROR)
-        return confirm.back(page, request)
-    if not confirm.is_confirmed(request):
-        return confirm.asked(page, request, question(selection, verb))
-    changed = carry_out(request, selection, verb)
-    report(page, request, selection, verb, changed)
-    return confirm.back(page, request)
+ACTIONS = [_action(verb) for verb in VERBS.values()]
 
 
-def select(queryset: QuerySet[Job]) -> Selection:
-    with time_limit(LIST_TIMEOUT_S, using=queryset.db):
-        rows = list(queryset.order_by("-pk").values_list("pk", "state")[: confirm.SELECTED_MAX + 1])
-    kept = rows[: confirm.SELECTED_MAX]
-    return Selection({pk: State(state) for pk, state in kept}, is_cut=len(rows) > len(kept))
+def may(verb_name: str) -> Callable[[Any, HttpRequest], bool]:
+    """For a ModelAdmin's `has_<verb>_permission`."""
+    return lambda page, request: request.user.has_perm(VERBS[verb_name].permission)
 
 
-def question(selection: Selection, verb: Verb) -> confirm.Question:
-    left = Counter(state for state in selection.states.values() if state not in verb.acts_on)
-    number = len(selection.states) - left.total()
-    notes = [verb.note]
-    if left:
-        notes.append("Left alone: " + "; ".join(_why_left(left, verb)) + ".")
-    if selection.is_cut:
-        notes.append(f"More than {confirm.SELECTED_MAX:,} jobs match: these are the newest. Do it again for the rest.")
-    return confirm.Question(
-        action=verb.name,
-        title=f"{verb.name.capitalize()} jobs",
-        button=f"{verb.name.capitalize()} {number:,} {'job' if number == 1 else 'jobs'}",
-        lines=selection.lines(),
-        notes=notes,
-        up_to=max(selection.states, default=None),
+def run(page: admin.ModelAdmin, request: HttpRequest, queryset: QuerySet[Job], verb: Verb) -> HttpResponseBase:
+    queryset = confirm.bounded(request, queryset)
+    is_answer = "confirmed" in request.POST
+    form = OperationForm(
+        verb,
+        request.POST if is_answer else None,
+        may_see_content=may_see_content(request),
+        is_one=not confirm.is_across(request) and len(request.POST.getlist(ACTION_CHECKBOX_NAME)) == 1,
+    )
+    token = as_uuid(request.POST.get("token", ""))
+    if is_answer and token and form.is_valid():
+        try:
+            operation = _started(request, queryset, verb, form, token)
+        except InvalidRequest as error:
+            form.add_error(error.param if error.param in form.fields else None, str(error))
+        else:
+            if operation.verb == verb.name and operation.user_id == request.user.pk:
+                return answered(page, request, operation)
+    return confirm.asked(page, request, question(request, queryset, verb), form=form)
+
+
+def _started(request: HttpRequest, queryset: QuerySet[Job], verb: Verb, form: OperationForm, token: UUID) -> Operation:
+    return operations.start(
+        verb.name,
+        queryset,
+        user=request.user,
+        reason=form.cleaned_data["reason"],
+        params=form.params(),
+        rate_per_s=form.cleaned_data.get("rate_per_s"),
+        selection=selection(request),
+        token=token,
     )
 
 
-def carry_out(request: HttpRequest, selection: Selection, verb: Verb) -> set[int]:
-    """The ids that were changed. Each batch is a transaction of its own, so what is done stays done."""
-    each = len(selection.states) <= confirm.LOG_EACH_MAX
-    changed: set[int] = set()
-    for ids in selection.batches(verb):
-        with transaction.atomic():
-            done = set(verb.call(ids))
-            confirm.record(request, _rows(done), verb.done, each=each)
-        changed |= done
-    return changed
+def answered(page: admin.ModelAdmin, request: HttpRequest, operation: Operation) -> HttpResponseBase:
+    """An export is sent. What is done is told where they came from; what goes on has a page of its own."""
+    if VERBS[operation.verb].kind == "stream" and operation.total:
+        return exports.download(request, operation)
+    if not operation.is_over:
+        return HttpResponseRedirect(page_of(operation))
+    text = report(operation)
+    if operation.total:
+        text = format_html('{} <a href="{}">Details</a>', text, page_of(operation))
+    level = messages.SUCCESS if operation.changed else messages.WARNING
+    page.message_user(request, text, level)
+    return confirm.back(page, request)
 
 
-def _rows(ids: set[int]) -> Sequence[Job]:
-    return list(Job.objects.filter(pk__in=ids).only("pk", "public_id").order_by("pk"))
+def page_of(operation: Operation) -> str:
+    return reverse("admin:llmjobs_operation_change", args=[operation.pk])
 
 
-def report(page: admin.ModelAdmin, request: HttpRequest, selection: Selection, verb: Verb, changed: set[int]) -> None:
-    jobs = "job" if len(changed) == 1 else "jobs"
-    text = [f"{verb.done} {len(changed):,} {jobs}."]
-    if verb is CANCEL and (running := sum(selection.states[pk] == State.RUNNING for pk in changed)):
-        text.append(f"Of these {running:,} {'was' if running == 1 else 'were'} running: the call is being aborted.")
-    left = Counter(state for pk, state in selection.states.items() if pk not in changed)
+def report(operation: Operation) -> str:
+    """What was done and what was left alone, by reason."""
+    verb = VERBS[operation.verb]
+    text = [f"{done_word(operation)} {_jobs(operation.changed)}."]
+    if verb is CANCEL and operation.undoes_id is None:
+        running = OperationItem.objects.filter(operation=operation, did="changed", was=State.RUNNING).count()
+        if running:
+            was = "was" if running == 1 else "were"
+            text.append(f"Of these {running:,} {was} running: the call is being aborted.")
+    if operation.skipped:
+        left = sorted(operation.skipped.items(), key=lambda item: -item[1])
+        text.append("Left alone: " + "; ".join(f"{number:,} {why}" for why, number in left) + ".")
+    return " ".join(text)
+
+
+# The question.
+
+
+def question(request: HttpRequest, queryset: QuerySet[Job], verb: Verb) -> confirm.Question:
+    found = counted(queryset)
+    lines: list[tuple[str, int | str]] = [(state, f"{number:,}") for state, number in found or ()]
+    total = sum(number for _, number in found or ())
+    acts = sum(number for state, number in found or () if state in verb.acts_on)
+    notes = [verb.note, verb.undo_note]
+    how_many = _jobs(acts)
+    if found is None:
+        lines, how_many = [("jobs that match", "many")], "all that match"
+        notes.append("Counting them took too long. They are counted when it starts, before the first is touched.")
+    elif total >= COUNTED_MAX:
+        how_many = f"more than {acts:,} jobs"
+        notes.append(f"More than {COUNTED_MAX:,} jobs match. They are counted when it starts.")
+    left = [(state, number) for state, number in found or () if state not in verb.acts_on]
     if left:
-        text.append("Left alone: " + "; ".join(_why_left(left, verb)) + ".")
-    page.message_user(request, " ".join(text), messages.SUCCESS if changed else messages.WARNING)
+        why = [f"{number:,} {state} ({verb.reason(State(state))})" for state, number in left]
+        notes.append("Left alone: " + "; ".join(why) + ".")
+    if verb.kind == "steps" and (acts > operations.IN_REQUEST_MAX or found is None):
+        notes.append("It goes on in the background, with a page that shows how far it is; it can be stopped there.")
+    return confirm.Question(
+        action=verb.name,
+        title=f"{verb.title} jobs",
+        button=f"{verb.title} {how_many}",
+        lines=lines,
+        notes=notes,
+        up_to=_newest(request),
+        hidden=[("token", request.POST.get("token") or str(uuid4()))],
+    )
 
 
-def _why_left(states: Counter[State], verb: Verb) -> list[str]:
-    """ "3 completed (their answer stands)" a state; one that the verb acts on must have moved on meanwhile."""
-    return [
-        f"{number:,} {state} ({verb.reasons.get(state, 'no longer so when its turn came')})"
-        for state, number in states.most_common()
-    ]
+def counted(queryset: QuerySet[Job]) -> Sequence[tuple[str, int]] | None:
+    """(state, jobs), up to COUNTED_MAX in all; None where that takes too long."""
+    try:
+        statement, params = operations.unordered(queryset).values("state").query.sql_with_params()
+        with time_limit(COUNTED_S, using=queryset.db), connection.cursor() as cursor:
+            cursor.execute(load("operation_question").replace("/*selection*/", statement), [*params, COUNTED_MAX])
+            return [(state, number) for state, number in cursor.fetchall()]
+    except EmptyResultSet:  # a filter that can match nothing
+        return []
+    except TooSlow:
+        return None
+
+
+def _newest(request: HttpRequest) -> int | None:
+    """The newest job of all, where a filter chooses: what comes to match after the question is not meant."""
+    before = request.POST.get("up_to", "")
+    if before.isascii() and before.isdigit():
+        return int(before)
+    return Job.objects.order_by("-pk").values_list("pk", flat=True).first()
+
+
+def selection(request: HttpRequest) -> str:
+    """What was chosen, as people read it."""
+    if not confirm.is_across(request):
+        return f"{_jobs(len(request.POST.getlist(ACTION_CHECKBOX_NAME)))} ticked"
+    asked = parse_qsl(request.META.get("QUERY_STRING", ""))
+    filters = [("search" if name == "q" else name, value) for name, value in asked if name not in NOT_FILTERS]
+    words = ", ".join(f"{name} {value}" for name, value in filters)
+    return f"all with {words}"[:SELECTION_CHARS_MAX] if words else "all jobs"
+
+
+def _jobs(number: int) -> str:
+    return f"{number:,} {'job' if number == 1 else 'jobs'}"

@@ -21,6 +21,7 @@ BLOCKED = {
     "client_paused": "its client is paused",
     "model_paused": "its model is paused",
     "provider_paused": "its provider is paused",
+    "claims_paused": "all claims are paused",
     "provider_down": "its provider is down, and is tried again",
     "provider_quota": "its provider says that the quota is used up",
     "provider_auth": "its provider refuses the key",
@@ -125,59 +126,34 @@ def usage_text(usage: Any) -> str:
 # The page.
 
 
-@display(description="why it waits")
-def why_it_waits(job: Job) -> str | SafeString:
-    if job.state == State.SCHEDULED:
-        return format_html("not before {}", moment(job.available_at))
-    place = job.details.place  # type: ignore[attr-defined]
-    if place is None:
-        return NOTHING
-    if place.blocked_by:
-        return BLOCKED.get(place.blocked_by, place.blocked_by)
-    eta = f", in about {place.eta_s:g} s" if place.eta_s is not None else ""
-    return f"number {place.position + 1:,} in its pool{eta}"
+def figures(job: Job) -> list[tuple[str, Any, str]]:
+    """(what, how much, a word beside it): what changes while a job goes on, for the head of its page."""
+    limit = _of_request(job, "max_cost_usd")
+    told = [
+        ("created", created(job), ""),
+        ("waited", waited(job), ""),
+        ("ran", ran(job), f"attempt {job.attempt}" if job.attempt else ""),
+        ("finished", moment(job.finished_at), "") if job.finished_at else ("queued again", moment(job.available_at), "")
+        if job.state == State.SCHEDULED else ("retried until", moment(job.retry_until), ""),
+        ("failed attempts", f"{job.failures} of {job.max_attempts}", ""),
+        ("tokens", tokens(job), f"estimated {count(job.est_input_tokens)} + {count(job.est_output_tokens)}"),
+        ("cost", cost(job), f"estimated {usd(job.est_usd)}" + (f", at most {usd(limit)}" if limit is not None else "")),
+    ]  # fmt: skip
+    if job.expires_at:
+        told.append(("expires", moment(job.expires_at), "unless it starts before"))
+    return told
 
 
-@display(description="available")
-def available(job: Job) -> str | SafeString:
-    return moment(job.available_at)
-
-
-@display(description="started")
-def started(job: Job) -> str | SafeString:
-    return moment(job.started_at)
-
-
-@display(description="finished")
-def finished(job: Job) -> str | SafeString:
-    return moment(job.finished_at)
-
-
-@display(description="expires")
-def expires(job: Job) -> str | SafeString:
-    return moment(job.expires_at)
-
-
-@display(description="retried until")
-def retried_until(job: Job) -> str | SafeString:
-    return moment(job.retry_until)
-
-
-@display(description="held by")
-def held_by(job: Job) -> str | SafeString:
-    worker = job.details.worker  # type: ignore[attr-defined]
-    return link_to(worker) if worker else str(job.worker_id or NOTHING)
-
-
-@display(description="error")
-def failure(job: Job) -> str:
+def failure(job: Job, *, with_words: bool) -> tuple[str, str]:
+    """(code, class and attempt; the provider's words), or empty. The words may quote a prompt."""
     code = of_result(job, "error_code")
     if not code:
-        return NOTHING
+        return "", ""
     status_text = of_result(job, "provider_status")
     where = f"HTTP {status_text}, " if status_text else ""
     attempt = f"attempt {of_result(job, 'error_attempt')}"
-    return f"{code} ({of_result(job, 'error_class')}; {where}{attempt}): {of_result(job, 'error_message') or ''}"
+    words = of_result(job, "error_message") or ""
+    return f"{code} ({of_result(job, 'error_class')}; {where}{attempt})", words if with_words else ""
 
 
 @display(description="public id")
@@ -210,16 +186,6 @@ def prompt_hash(job: Job) -> str:
 def metadata(job: Job) -> str | SafeString:
     pairs = _of_request(job, "metadata") or {}
     return format_html_join("", "<code>{}={}</code> ", sorted(pairs.items())) or NOTHING
-
-
-@display(description="estimate")
-def estimate(job: Job) -> str:
-    return f"{count(job.est_input_tokens)} + {count(job.est_output_tokens)} tokens"
-
-
-@display(description="cost limit")
-def cost_limit(job: Job) -> str:
-    return usd(_of_request(job, "max_cost_usd"))
 
 
 @display(description="limits")

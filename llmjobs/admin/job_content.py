@@ -18,12 +18,25 @@ from llmjobs.states import State
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """Of a tool, as a model asked for it."""
+
+    name: str
+    id: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """`more` is what a message has beside role and text (tool calls, names), as JSON, or ""."""
+    """`more` is what a message has beside role, text and calls (names, ids), as JSON, or ""."""
 
     role: str
     text: str
     more: str = ""
+    calls: tuple[Call, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.text) + len(self.more) + sum(len(call.arguments) for call in self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,7 @@ class Answered:
     text_note: str
     json: str
     json_note: str
+    calls: tuple[Call, ...] = ()
 
 
 def asked(job: Job) -> Asked | None:
@@ -69,7 +83,23 @@ def answered(job: Job) -> Answered:
     output, output_text = row or (None, "")
     text, note = shortened(output_text)
     raw, raw_note = shortened(output)
-    return Answered(text, note, raw if raw_note else indented(raw), raw_note)
+    if raw_note:
+        return Answered(text, note, raw, raw_note)
+    return Answered(text, note, indented(raw), "", tuple(_answered_calls(raw)))
+
+
+def _answered_calls(raw: str) -> Iterator[Call]:
+    """Of a whole output, by either endpoint."""
+    try:
+        output = json.loads(raw or "null")
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(output, Mapping):
+        return
+    for choice in _mappings(output.get("choices")):
+        message = choice.get("message")
+        yield from _calls(message.get("tool_calls") if isinstance(message, Mapping) else None)
+    yield from (_call(item, item) for item in _mappings(output.get("output")) if item.get("type") == "function_call")
 
 
 def _messages(request: Any) -> Iterator[Message]:
@@ -83,14 +113,43 @@ def _messages(request: Any) -> Iterator[Message]:
         if not isinstance(item, Mapping):
             yield Message("input", _text(item))
             continue
-        rest = {key: value for key, value in item.items() if key not in ("role", "content") and value is not None}
-        yield Message(
-            str(item.get("role", item.get("type", "input"))), _text(item.get("content")), _json(rest) if rest else ""
-        )
+        yield _message(item)
+
+
+def _message(item: Mapping[str, Any]) -> Message:
+    role = str(item.get("role", item.get("type", "input")))
+    if role == "function_call":
+        return Message(role, "", calls=(_call(item, item),))
+    if role == "function_call_output":
+        return Message(f"{role} {item.get('call_id', '')}", _text(item.get("output")))
+    calls = tuple(_calls(item.get("tool_calls")))
+    told = {"role", "content"} | ({"tool_calls"} if calls else set())
+    rest = {key: value for key, value in item.items() if key not in told and value is not None}
+    return Message(role, _text(item.get("content")), _json(rest) if rest else "", calls)
+
+
+def _calls(value: Any) -> Iterator[Call]:
+    """None, where one is not as the API has it: it is shown as JSON then."""
+    found = [(item, item.get("function")) for item in _mappings(value)]
+    if all(isinstance(function, Mapping) and function.get("name") for _, function in found):
+        yield from (_call(item, function) for item, function in found)
+
+
+def _call(item: Mapping[str, Any], function: Any) -> Call:
+    arguments = function.get("arguments", "")
+    return Call(
+        str(function.get("name", "")),
+        str(item.get("call_id", item.get("id", ""))),
+        indented(arguments) if isinstance(arguments, str) else _json(arguments),
+    )
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _text(content: Any) -> str:
-    """A content's text; a part that has none (an image, a file) by its kind."""
+    """A content's text; a part that has none (an image, a file) as a label in brackets."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -99,10 +158,24 @@ def _text(content: Any) -> str:
         return _json(content)
     return "\n".join(
         str(part["text"]) if isinstance(part, Mapping) and "text" in part
-        else f"[{part.get('type', 'part')}]" if isinstance(part, Mapping)
+        else f"[{_label(part)}]" if isinstance(part, Mapping)
         else str(part)
         for part in content
     )  # fmt: skip
+
+
+def _label(part: Mapping[str, Any]) -> str:
+    """ "image_url: https://…", "input_image: inline image/png, 34,000 characters", "file: report.pdf"."""
+    kind = str(part.get("type", "part"))
+    inner = part.get(kind, part.get("image_url"))
+    found = inner if isinstance(inner, Mapping) else part
+    name = found.get("url") or found.get("filename") or found.get("file_id") or found.get("refusal")
+    name = inner if isinstance(inner, str) and inner else name
+    if not isinstance(name, str) or not name:
+        return kind
+    if name.startswith("data:"):
+        return f"{kind}: inline {name[5:40].partition(';')[0]}, {len(name):,} characters"
+    return f"{kind}: {name}"
 
 
 def _json(value: Any) -> str:
@@ -116,8 +189,8 @@ def _within_budget(messages: Iterator[Message]) -> tuple[list[Message], str]:
     for message in messages:
         if left <= 0:
             return shown, f"Shown are the first {TEXT_CHARS_MAX:,} characters of the messages."
+        fits = len(message) <= left
         text, more = message.text[:left], message.more[: max(0, left - len(message.text))]
-        is_cut = len(text) + len(more) < len(message.text) + len(message.more)
-        shown.append(Message(message.role, text, more))
-        left = 0 if is_cut else left - len(text) - len(more) - 1
+        shown.append(message if fits else Message(message.role, text, more))
+        left = left - len(message) - 1 if fits else 0
     return shown, "" if left > 0 else f"Shown are the first {TEXT_CHARS_MAX:,} characters of the messages."

@@ -1,7 +1,8 @@
-"""The page of one job: where it stands, what was asked, what came back, its timeline, every attempt.
+"""What the page of one job shows: where it stands, what was asked, what came back, its timeline, every attempt.
 
 Reading only, in a fixed number of queries whatever the job is: texts are cut in the database, deltas are counted
-there, events and attempts are the newest few. Without the permission for content, the texts are not even read.
+there, events and attempts are the newest few. Without the permission for content, the texts are not even read, and
+the words of errors, which may quote them, are left out.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ from django.utils.safestring import SafeString
 from llmjobs.admin import job_content
 from llmjobs.admin.cells import NOTHING, badge, count, duration, link_to, moment, usd
 from llmjobs.admin.filters import as_id, as_uuid
+from llmjobs.admin.job_bars import LEGEND, Bar, bars
+from llmjobs.admin.job_columns import clock
+from llmjobs.admin.job_standing import standing
+from llmjobs.admin.job_story import Pieces, Step, followed, steps
 from llmjobs.models import Attempt, DeliveryState, Job, JobEvent, JobRequest, JobResult, WebhookDelivery, Worker
 from llmjobs.places import Place, places
 from llmjobs.states import SEQ_EPOCH, EventType, State
@@ -41,9 +46,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class JobDetails:
-    """Timeline and attempts are newest first.
+    """Timeline and attempts are newest first, the story and the bars oldest first.
 
-    `asked` is None where it is hidden, or was erased; `request` then tells which.
+    `asked` is None where it is hidden, was erased, or was not wanted; `request` then tells which. `epoch_seq`: viewers
+    who follow the present attempt begin behind this event.
     """
 
     may_see_content: bool
@@ -52,11 +58,16 @@ class JobDetails:
     request: JobRequest | None
     place: Place | None
     worker: Worker | None
+    standing: str | SafeString
+    story: Sequence[Step]
+    bars: Sequence[Bar]
+    epoch_seq: int
     timeline: Sequence[Line]
     has_older_events: bool
     attempts: Sequence["AttemptRow"]
     has_older_attempts: bool
     deliveries: Sequence["DeliveryRow"]
+    legend = LEGEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,67 +114,81 @@ def find(jobs: QuerySet[Job], job_id: str) -> Job | None:
     return jobs.select_related("client", "tier", "pool__provider", "home").first()
 
 
-def load(job: Job, *, with_content: bool) -> JobDetails:
-    """Everything around `job`, and its result's small columns as `job.result`."""
+def load(job: Job, *, with_content: bool, with_request: bool = True) -> JobDetails:
+    """Everything around `job`, and its result's small columns as `job.result`.
+
+    `with_request`: its body too, which never changes while a page is open.
+    """
     prefetch_related_objects([job], Prefetch("result", JobResult.objects.defer("output", "output_text")))
-    lines, tries = timeline(job), attempts(job)
+    events, pieces = _events(job), _pieces(job)
+    tries = list(
+        Attempt.objects.filter(job=job).select_related("pool__provider").order_by("-number")[: ATTEMPTS_MAX + 1]
+    )
+    holders = {row.worker_id for row in tries} | ({job.worker_id} if job.worker_id else set())
+    workers = Worker.objects.in_bulk(holders)
+    worker = workers.get(job.worker_id) if job.worker_id else None
+    told = list(WebhookDelivery.objects.filter(job=job).order_by("-epoch")[:DELIVERIES_MAX]) if job.has_webhook else []
+    place = places([job]).get(job.pk) if job.state == State.QUEUED else None
+    lines = _timeline(events, pieces)
+    shown = tries[:ATTEMPTS_MAX]
     return JobDetails(
         may_see_content=with_content,
-        asked=job_content.asked(job) if with_content else None,
+        asked=job_content.asked(job) if with_content and with_request else None,
         answered=job_content.answered(job) if with_content else None,
         request=JobRequest.objects.filter(job=job).defer("body").first(),
-        place=places([job]).get(job.pk) if job.state == State.QUEUED else None,
-        worker=Worker.objects.filter(pk=job.worker_id).first() if job.worker_id else None,
+        place=place,
+        worker=worker,
+        standing=standing(job, place, worker, tries[0] if tries else None),
+        story=steps(job, events[:EVENTS_MAX], pieces, shown, told, workers, with_words=with_content),
+        bars=bars(job, shown, clock(job)),
+        epoch_seq=job.epoch * SEQ_EPOCH - 1,
         timeline=lines[:EVENTS_MAX],
         has_older_events=len(lines) > EVENTS_MAX,
-        attempts=tries[:ATTEMPTS_MAX],
+        attempts=[_attempt(row, workers.get(row.worker_id), with_words=with_content) for row in shown],
         has_older_attempts=len(tries) > ATTEMPTS_MAX,
-        deliveries=deliveries(job) if job.has_webhook else [],
+        deliveries=[_delivery(row) for row in told],
     )
 
 
-def timeline(job: Job) -> list[Line]:
-    """The newest events and at least one more, if there is one; the deltas of an epoch are one line, which says how
-    many and how long they are.
-    """
-    events = JobEvent.objects.filter(job=job)
-    lines = [
-        Line(event.seq, event.created_at, event.type, _event_text(event))
-        for event in events.exclude(type=EventType.DELTA).order_by("-seq")[: EVENTS_MAX + 1]
-    ]
-    deltas = (
-        events.filter(type=EventType.DELTA)
+def _events(job: Job) -> list[JobEvent]:
+    """The newest that are no deltas, and one more, if there is one."""
+    events = JobEvent.objects.filter(job=job).exclude(type=EventType.DELTA)
+    return list(events.order_by("-seq")[: EVENTS_MAX + 1])
+
+
+def _pieces(job: Job) -> list[Pieces]:
+    """The deltas of the newest epochs, counted in the database, and those of one more, if there is one."""
+    rows = (
+        JobEvent.objects.filter(job=job, type=EventType.DELTA)
         .annotate(epoch=F("seq").bitrightshift(SEQ_EPOCH.bit_length() - 1))
         .values("epoch")
         .annotate(
             number=Count("pk"), characters=Sum(Length(KeyTextTransform("text", "data"))),
-            seq=Max("seq"), since=Min("created_at"), until=Max("created_at"),
+            last_seq=Max("seq"), since=Min("created_at"), until=Max("created_at"),
         )
         .order_by("-epoch")[: EVENTS_MAX + 1]
     )  # fmt: skip
-    for row in deltas:
-        length = f"{row['number']:,} pieces, {row['characters'] or 0:,} characters"
-        text = f"{length} in {duration(row['until'] - row['since'])}"
-        lines.append(Line(row["seq"], row["until"], EventType.DELTA, text))
+    return [Pieces(row["last_seq"], row["number"], row["characters"] or 0, row["since"], row["until"]) for row in rows]
+
+
+def _timeline(events: Sequence[JobEvent], pieces: Sequence[Pieces]) -> list[Line]:
+    """Every event as a line, newest first; the deltas of an epoch are one: how many, and how long they are."""
+    lines = [Line(event.seq, event.created_at, event.type, _event_text(event)) for event in events]
+    lines += [Line(row.seq, row.until, EventType.DELTA, row.text()) for row in pieces]
     return sorted(lines, key=lambda line: line.seq, reverse=True)
 
 
-def attempts(job: Job) -> list[AttemptRow]:
-    """The newest and one more, if there is one; with their workers' names as long as those are known."""
-    rows = list(Attempt.objects.filter(job=job).select_related("pool").order_by("-number")[: ATTEMPTS_MAX + 1])
-    workers = Worker.objects.in_bulk({row.worker_id for row in rows})
-    return [_attempt(row, workers.get(row.worker_id)) for row in rows]
-
-
-def _attempt(row: Attempt, worker: Worker | None) -> AttemptRow:
+def _attempt(row: Attempt, worker: Worker | None, *, with_words: bool) -> AttemptRow:
     def after(at: datetime | None) -> str:
         return f"+{duration(at - row.claimed_at)}" if at else NOTHING
 
-    error = f"{row.error_code}: {row.error_message or ''}" if row.error_code else NOTHING
+    error = row.error_code or NOTHING
+    if row.error_code and row.error_message and with_words:
+        error = f"{row.error_code}: {row.error_message}"
     return AttemptRow(
         number=row.number,
         outcome=badge(row.outcome or "in flight"),
-        decision=row.decision or NOTHING,
+        decision=followed(row, with_words=with_words) or NOTHING,
         error=f"HTTP {row.provider_status}, {error}" if row.provider_status else error,
         model=row.pool.name,
         worker=link_to(worker) if worker else str(row.worker_id)[:8],
@@ -175,12 +200,6 @@ def _attempt(row: Attempt, worker: Worker | None) -> AttemptRow:
         cost=usd(row.cost_usd),
         request_id=row.provider_request_id or NOTHING,
     )
-
-
-def deliveries(job: Job) -> list[DeliveryRow]:
-    """The newest. Of a job that was requeued each end was told."""
-    rows = WebhookDelivery.objects.filter(job=job).order_by("-epoch")[:DELIVERIES_MAX]
-    return [_delivery(row) for row in rows]
 
 
 def _delivery(row: WebhookDelivery) -> DeliveryRow:

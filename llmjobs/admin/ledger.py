@@ -19,7 +19,7 @@ from llmjobs.admin import cells
 from llmjobs.admin.cells import HIDDEN, NOTHING, TEXT_CHARS_MAX, badge, count, duration, moment, preformatted
 from llmjobs.admin.filters import ChoiceFilter, DaysFilter, TextFilter, as_id, as_uuid
 from llmjobs.admin.job_columns import usage_text
-from llmjobs.admin.job_search import ClientFilter, ModelFilter
+from llmjobs.admin.job_filters import ClientFilter, ModelFilter
 from llmjobs.admin.pages import ViewOnlyPage, may_see_content
 from llmjobs.models import Attempt, Job, JobEvent, JobRequest, JobResult
 from llmjobs.outcomes import Kind
@@ -132,10 +132,11 @@ class AttemptPage(OfJobPage):
     list_filter = (OutcomeFilter, ModelFilter, CodeFilter, ClaimedFilter)
     list_select_related = ("pool", "tier")
     plain = (
-        job, "number", "pool", "tier", "worker_id", outcome, "decision", "error_code", "error_message",
-        "provider_status", "provider_request_id", "claimed_at", "sent_at", "first_token_at", "ended_at", tokens,
-        "cost_usd", "charged", "cost", "flow_weight", "tier_weight",
+        job, "number", "pool", "tier", "worker_id", outcome, "error_code", "provider_status", "provider_request_id",
+        "claimed_at", "sent_at", "first_token_at", "ended_at", tokens, "cost_usd", "charged", "cost", "flow_weight",
+        "tier_weight",
     )  # fmt: skip
+    content = ("decision", "error_message")  # a provider's words may quote what it was asked
 
 
 class TypeFilter(ChoiceFilter):
@@ -223,9 +224,9 @@ class JobResultPage(OfJobPage):
     list_display = ("pk", job, "error_code", "provider_status", usage, cost, size)
     list_filter = (CodeFilter,)
     plain = (
-        job, usage, cost, "error_code", "error_message", "error_class", "provider_status", "error_attempt", size,
+        job, usage, cost, "error_code", "error_class", "provider_status", "error_attempt", size,
     )  # fmt: skip
-    content = (output_text, output)
+    content = ("error_message", output_text, output)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JobResult]:
         return super().get_queryset(request).defer("output", "output_text").annotate(size=OctetLength("output"))

@@ -35,6 +35,11 @@ class Page(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
+    def has_pause_permission(self, request: HttpRequest) -> bool:
+        """Of clients, models, providers: who may edit them may pause them, and there is a permission for that alone."""
+        name = self.opts.model_name
+        return any(request.user.has_perm(f"llmjobs.{verb}_{name}") for verb in ("pause", "change"))
+
     def buttons(self, obj: Any) -> list[tuple[str, str]]:
         """(action, label) of the actions that the state of `obj` allows."""
         return []

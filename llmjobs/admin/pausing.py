@@ -14,12 +14,12 @@ from django.http import HttpRequest, HttpResponse
 from llmjobs.admin import confirm
 
 
-@admin.action(description="Pause selected %(verbose_name_plural)s", permissions=["change"])
+@admin.action(description="Pause selected %(verbose_name_plural)s", permissions=["pause"])
 def pause(page: admin.ModelAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
     return _set_paused(page, request, queryset, True)
 
 
-@admin.action(description="Resume selected %(verbose_name_plural)s", permissions=["change"])
+@admin.action(description="Resume selected %(verbose_name_plural)s", permissions=["pause"])
 def resume(page: admin.ModelAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
     return _set_paused(page, request, queryset, False)
 

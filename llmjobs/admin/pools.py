@@ -18,11 +18,11 @@ from django.urls import URLPattern, path, reverse
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from llmjobs.admin import last_hour, pausing, unblocking
+from llmjobs.admin import last_hour, pausing, unblocking, usage
 from llmjobs.admin.buckets import known_of, samples_of, state_badge, with_block
 from llmjobs.admin.limits_picture import clock, figures
 from llmjobs.admin.pages import Page
-from llmjobs.admin.tenants import jobs_url
+from llmjobs.admin.usage import jobs_url
 from llmjobs.incidents import REASONS
 from llmjobs.models import BucketKind, Model, Provider
 from llmjobs.models.pools import validate_key_env
@@ -45,6 +45,13 @@ class ProviderPage(Page):
         ("Models made on first use", {"fields": ("any_model", "default_rpm", "default_tpm")}),
     )
     actions = (pausing.pause, pausing.resume, unblocking.try_again)
+    change_form_template = "admin/llmjobs/provider/change_form.html"
+
+    class Media:
+        css = {"all": ["llmjobs/admin_configuration.css"]}
+
+    def details(self, request: HttpRequest, obj: Provider) -> dict[str, Any]:
+        return usage.of_provider(obj)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Provider]:
         return with_block(super().get_queryset(request), BucketKind.ACCOUNT)
@@ -98,7 +105,8 @@ class ModelPage(Page):
     change_form_template = "admin/llmjobs/model/change_form.html"
 
     class Media:
-        js = [Script("llmjobs/admin_limits.js", type="module")]
+        css = {"all": ["llmjobs/admin_configuration.css"]}
+        js = [Script(f"llmjobs/admin_{name}.js", type="module") for name in ("limits", "labels")]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
         models = with_block(super().get_queryset(request), BucketKind.POOL)
@@ -116,7 +124,7 @@ class ModelPage(Page):
         return [(jobs_url(model=obj.name), "Jobs"), (flows, "Flows")]
 
     def details(self, request: HttpRequest, obj: Model) -> dict[str, Any]:
-        return limits_of(obj)
+        return {**limits_of(obj), **usage.of_model(obj)}
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.limits)

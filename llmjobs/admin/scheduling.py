@@ -18,7 +18,7 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from llmjobs.admin.cells import NOTHING, badge, count, duration, link_to
-from llmjobs.admin.job_search import ClientFilter, ModelFilter, PriorityFilter, SizeFilter
+from llmjobs.admin.job_filters import ClientFilter, ModelFilter, PriorityFilter, SizeFilter
 from llmjobs.admin.pages import ViewOnlyPage
 from llmjobs.models import Flow, FlowTurn, Inbox, Lane, LaneTurn, ShardTurn, Tier, TierTurn, Turnstile
 from llmjobs.states import Priority, Size

@@ -4,37 +4,52 @@ A client's webhook secret is shown once, by what made it: `createclient`, or a r
 reason, not a field of the form: a form that was left open would undo what somebody else has paused meanwhile.
 """
 
+from typing import Any
+
 from django.contrib import admin
+from django.forms import ModelForm, Script
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.formats import date_format
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from llmjobs import limits
-from llmjobs.admin import pausing, secrets
+from llmjobs.admin import pausing, secrets, usage
 from llmjobs.admin.cells import NOTHING, badge
 from llmjobs.admin.keys import KeysOfClient
 from llmjobs.admin.pages import Page
+from llmjobs.admin.previews import Previewed
+from llmjobs.admin.shares import Change
+from llmjobs.admin.usage import jobs_url as jobs_url
 from llmjobs.models import Client, Tier
 
 LIMITS = ("max_queued", "max_queued_tokens", "max_running", "rpm", "tpm")
 
 
-def jobs_url(**filters: str) -> str:
-    return f"{reverse('admin:llmjobs_job_changelist')}?{urlencode(filters)}"
-
-
 @admin.register(Tier)
-class TierPage(Page):
-    list_display = ("name", "weight", "max_priority", "aging_s", *LIMITS)
+class TierPage(Previewed, Page):
+    previewed_fields = ("weight",)
+    list_display = ("name", "weight", "max_priority", "aging_s", "backlog_target_s", *LIMITS)
     search_fields = ("name",)
     fieldsets = (
-        (None, {"fields": ("name", "weight", "max_priority", "aging_s")}),
+        (None, {"fields": ("name", "weight", "max_priority", "aging_s", "backlog_target_s")}),
         (
             "Limits",
             {"fields": LIMITS, "description": "Of each client of this tier that has no limit of its own; empty: none."},
         ),
     )
+
+    class Media:
+        css = {"all": ["llmjobs/admin_configuration.css"]}
+
+    change_form_template = "admin/llmjobs/tier/change_form.html"
+
+    def details(self, request: HttpRequest, obj: Tier) -> dict[str, Any]:
+        return usage.of_tier(obj)
+
+    def change_of(self, obj: Tier, form: ModelForm) -> Change:
+        return Change(tier=obj.name, tier_weight=form.cleaned_data["weight"])
 
     def links(self, obj: Tier) -> list[tuple[str, str]]:
         clients = f"{reverse('admin:llmjobs_client_changelist')}?{urlencode({'tier__id__exact': obj.pk})}"
@@ -42,7 +57,8 @@ class TierPage(Page):
 
 
 @admin.register(Client)
-class ClientPage(Page):
+class ClientPage(Previewed, Page):
+    previewed_fields = ("tier", "weight")
     list_display = ("name", "tier", "weight", "state", *LIMITS, "monthly_budget_usd", "created_at")
     list_filter = ("is_paused", "tier")
     list_select_related = ("tier",)
@@ -65,6 +81,19 @@ class ClientPage(Page):
     )
     inlines = (KeysOfClient,)
     actions = (pausing.pause, pausing.resume, secrets.rotate_secret)
+
+    class Media:
+        css = {"all": ["llmjobs/admin_configuration.css"]}
+        js = [Script("llmjobs/admin_labels.js", type="module")]
+
+    change_form_template = "admin/llmjobs/client/change_form.html"
+
+    def details(self, request: HttpRequest, obj: Client) -> dict[str, Any]:
+        return usage.of_client(obj)
+
+    def change_of(self, obj: Client, form: ModelForm) -> Change:
+        edited = form.cleaned_data
+        return Change(client=obj.name, client_weight=edited["weight"], client_tier=edited["tier"].name)
 
     @admin.display(description="state", ordering="is_paused")
     def state(self, client: Client) -> SafeString:

@@ -16,7 +16,7 @@ from llmjobs.admin import confirm
 from llmjobs.admin.buckets import block_of, pools_to_try
 
 
-@admin.action(description="Try selected %(verbose_name_plural)s again now", permissions=["change"])
+@admin.action(description="Try selected %(verbose_name_plural)s again now", permissions=["pause"])
 def try_again(page: admin.ModelAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
     queryset = confirm.bounded(request, queryset).order_by("pk")
     chosen = list(queryset[: confirm.SELECTED_MAX])

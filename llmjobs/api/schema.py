@@ -196,6 +196,9 @@ RETRY_COUNT = _header(
     "What is no number is ignored.",
     {"type": "string"},
 )
+TRACEPARENT = _header(
+    "traceparent", "W3C's: the job goes on with the caller's trace. What is none is ignored.", {"type": "string"}
+)
 FILTERS = [
     _query("status", f"Some of {', '.join(State)}, separated by commas.", _some_of(list(State))),
     _query("model", "Names, separated by commas.", {"type": "string"}),
@@ -225,7 +228,7 @@ OPERATIONS: dict[str, Json] = {
             "submit_job",
             "Submit a job",
             scope=Scope.SUBMIT,
-            parameters=[IDEMPOTENCY_KEY, RETRY_COUNT],
+            parameters=[IDEMPOTENCY_KEY, RETRY_COUNT, TRACEPARENT],
             body={
                 "required": True,
                 "content": {

@@ -20,7 +20,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from llmjobs import limit_headers, queue, representation, stats, submissions
+from llmjobs import limit_headers, queue, representation, stats, submissions, tracing
 from llmjobs.access import Caller
 from llmjobs.api import listing
 from llmjobs.api.authentication import ApiKeyAuthentication, HasScope, SessionAuthentication
@@ -112,6 +112,7 @@ class JobsView(ApiView):
             _idempotency_key(request),
             api_key_id=self.caller.api_key_id,
             retry_count=_retry_count(request),
+            traceparent=tracing.parsed(request.headers.get("traceparent")),
         )
         if is_replay:
             return _answer(request, job, headers={"Idempotent-Replayed": "true"})

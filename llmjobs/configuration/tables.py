@@ -51,7 +51,7 @@ class Table:
 TABLES = {
     table.name: table
     for table in (
-        Table("tier", Tier, ("name", "weight", "max_priority", "aging_s", *LIMITS)),
+        Table("tier", Tier, ("name", "weight", "max_priority", "aging_s", "backlog_target_s", *LIMITS)),
         Table(
             "provider",
             Provider,

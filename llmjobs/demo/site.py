@@ -170,6 +170,7 @@ def _environment(*, is_paid: bool) -> dict[str, str]:
     patterns = [pattern.strip() for pattern in conf.provider_keys_env.split(",")]
     environment = {
         "HTTPS_ONLY": "false",
+        "LLMJOBS_METRICS_OPEN": "true",  # on loopback, to try it with
         "LLMJOBS_WEBHOOK_ALLOW_PRIVATE": "true",  # to a receiver of one's own, to look at what comes
         **os.environ,
         "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE,

@@ -117,7 +117,7 @@ async def feed_frames(scope: Scope) -> Frames:
 
 async def queue_frames(scope: Scope) -> Frames:
     caller = await admission.admit(admission.opening_request(scope), _key(scope))
-    if not caller.is_operator:
+    if not caller.sees_statistics:
         raise Refused(404, "not_found", "There is nothing at this address.")
     async with aclosing(follow_statistics()) as statistics:
         async for text in statistics:

@@ -9,13 +9,18 @@ from weakref import WeakKeyDictionary
 
 from django.core.serializers.json import DjangoJSONEncoder
 
+from llmjobs.live.alarms import keep_watch
 from llmjobs.live.reading import DATABASE_ERRORS
 from llmjobs.live.threads import in_slow_thread
+from llmjobs.models import Incident
 from llmjobs.stats import queue_stats
+from llmjobs.tallies import tiers_now
 
 logger = logging.getLogger(__name__)
 
 EVERY_S = 1.0
+INCIDENTS_MAX = 100
+TIER = ("name", "queued", "running", "scheduled", "oldest_s")
 
 
 async def follow_statistics() -> AsyncGenerator[str, None]:
@@ -23,6 +28,7 @@ async def follow_statistics() -> AsyncGenerator[str, None]:
     shared = _shared.setdefault(asyncio.get_running_loop(), _Shared())
     shown = ""
     while True:
+        keep_watch()  # who looks shall see what is wrong, even where no worker lives
         latest = await shared.latest()
         if latest != shown:
             shown = latest
@@ -51,7 +57,11 @@ class _Shared:
 
 
 def _render() -> str:
-    return json.dumps(queue_stats(), cls=DjangoJSONEncoder)
+    """As GET /api/stats has them, and what the admin's overview shows besides: tiers, and which incidents are open."""
+    found = Incident.objects.filter(closed_at=None).order_by("-id").values_list("id", flat=True)
+    tiers = [{name: getattr(tier, name) for name in TIER} for tier in tiers_now()]
+    besides = {"tiers": tiers, "incidents": list(found[:INCIDENTS_MAX])}
+    return json.dumps({**queue_stats(), **besides}, cls=DjangoJSONEncoder)
 
 
 _shared: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared]" = WeakKeyDictionary()

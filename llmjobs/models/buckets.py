@@ -1,4 +1,4 @@
-"""What is left of the limits: buckets, as turns; what an operator is told of blocked ones, and what they looked like.
+"""What is left of the limits: buckets, as turns; and what they looked like.
 
 A bucket holds requests and tokens of a pool, of an account (a provider, whose models share it) or of a client. It is
 written like the turns of `scheduling.py`: appended by the holder of the turnstile alone, the one before deleted.
@@ -7,9 +7,8 @@ Times in it are seconds of the Unix clock, by the database's clock, since all th
 
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Now
 
-from llmjobs.models.pools import Model, Provider
+from llmjobs.models.pools import Model
 
 
 class BucketKind(models.IntegerChoices):
@@ -88,46 +87,6 @@ class BucketTurn(models.Model):
                 | Q(blocked_by__isnull=False, blocked_until__isnull=False),
             ),
         ]
-
-
-class Incident(models.Model):
-    """A breaker that opened: of a provider, or of one model there. Operators are told then, and when it closes."""
-
-    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, db_constraint=False, related_name="incidents")
-    pool = models.ForeignKey(
-        Model, on_delete=models.CASCADE, db_constraint=False, db_index=False, null=True, related_name="incidents",
-        verbose_name="model", help_text="Empty: all models of the provider.",
-    )  # fmt: skip
-    reason = models.CharField(max_length=16, choices=BlockedBy)
-    words = models.TextField(blank=True, db_default="", help_text="What the provider said.")
-    opened_at = models.DateTimeField(db_default=Now())
-    closed_at = models.DateTimeField(null=True)
-    # Telling is at least once: a mark is set after it was done.
-    opening_told_at = models.DateTimeField(null=True)
-    closing_told_at = models.DateTimeField(null=True)
-    tell_again_at = models.DateTimeField(db_default=Now(), help_text="Not before, after a failure to tell.")
-    tell_failures = models.PositiveSmallIntegerField(db_default=0)
-
-    class Meta:
-        ordering = ["-id"]
-        constraints = [
-            models.UniqueConstraint(
-                name="incident_open_once",
-                fields=["provider", "pool"],
-                condition=Q(closed_at=None),
-                nulls_distinct=False,
-            ),
-        ]
-        indexes = [
-            models.Index(
-                name="incident_untold",
-                fields=["tell_again_at"],
-                condition=Q(opening_told_at=None) | Q(closed_at__isnull=False, closing_told_at=None),
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.pool or self.provider}: {self.reason}"
 
 
 class PoolSample(models.Model):

@@ -106,3 +106,4 @@ class JobCountTurn(models.Model):
     oldest_at = models.DateTimeField(
         null=True, help_text="No queued job that was counted has waited for longer; null: none was queued."
     )
+    tier_oldest = models.JSONField(null=True, help_text="The same by tier's id; null: unknown, of an older worker's.")

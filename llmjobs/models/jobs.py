@@ -6,6 +6,7 @@ no foreign key in the database: its check would lock the job's row at every even
 job, and retention removes them with it.
 """
 
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -128,6 +129,12 @@ class Job(models.Model):
             # The oldest of all that are queued, for the statistics. With a condition that nobody else states: where
             # ANALYZE saw an empty table, a walk through all of it looks free, and a claim's lookup by lane took it.
             models.Index(name="job_queued_since", fields=["available_at"], condition=Q(state="queued", epoch__gte=0)),
+            # The same by tier: how long the oldest of each has waited. Its condition keeps it apart from the one above.
+            models.Index(
+                name="job_queued_of_tier",
+                fields=["tier", "available_at"],
+                condition=Q(state="queued", attempt__gte=0),
+            ),
             # Retries that wait to be claimed: of which a pool has only so many at once.
             models.Index(
                 name="job_retrying", fields=["pool", "available_at"], condition=Q(state="queued", failures__gt=0)
@@ -145,6 +152,7 @@ class Job(models.Model):
             models.Index(name="job_finished", fields=["finished_at", "id"], condition=Q(finished_at__isnull=False)),
             # The lists that operators open: a page of each is a short range.
             models.Index(name="job_dead", fields=["-id"], condition=Q(state__in=["dead", "failed"])),
+            models.Index(name="job_stopped", fields=["state", "-id"], condition=Q(state__in=["cancelled", "expired"])),
         ]
 
     def __str__(self) -> str:
@@ -178,6 +186,9 @@ class JobRequest(models.Model):
     api_key_id = models.BigIntegerField(null=True, help_text="The key that it was submitted with; null: none.")
     webhook_url = models.TextField(null=True)
     on_settled = models.CharField(max_length=255, null=True, help_text="A function's dotted path, in the host project.")
+    traceparent = models.CharField(
+        max_length=55, null=True, help_text="The trace that its attempts go on with, as W3C has it; null: none."
+    )
 
     class Meta:
         constraints = [
@@ -188,7 +199,18 @@ class JobRequest(models.Model):
             )
         ]
         # Equal requests of a client, newest first: for those that join one.
-        indexes = [models.Index(name="request_prompt", fields=["client", "prompt_hash", "-job"])]
+        indexes = [
+            models.Index(name="request_prompt", fields=["client", "prompt_hash", "-job"]),
+            # For operators who search. Jobs without metadata, or without an end user, pay nothing for these.
+            GinIndex(
+                fields=["metadata"],
+                opclasses=["jsonb_path_ops"],
+                name="request_metadata",
+                condition=~Q(metadata={}),
+                fastupdate=False,  # a pending list is cleared by some submit, which would wait for it
+            ),
+            models.Index(name="request_user", fields=["user", "-job"], condition=Q(user__isnull=False)),
+        ]
 
     def __str__(self) -> str:
         return str(self.job_id)
@@ -209,6 +231,12 @@ class JobResult(models.Model):
     error_class = models.CharField(max_length=16, null=True)
     provider_status = models.PositiveSmallIntegerField(null=True)
     error_attempt = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        # Written where there is an error; an answer pays nothing.
+        indexes = [
+            models.Index(name="result_error", fields=["error_code", "-job"], condition=Q(error_code__isnull=False))
+        ]
 
     def __str__(self) -> str:
         return str(self.job_id)
@@ -257,6 +285,7 @@ class Attempt(models.Model):
     output_tokens = models.PositiveIntegerField(null=True)
     cost = models.FloatField(null=True, help_text="Weighted tokens, as used.")
     cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True)
+    span_id = models.CharField(max_length=16, null=True, help_text="In its job's trace: the next attempt links to it.")
 
     class Meta:
         ordering = ["job_id", "number"]

@@ -85,6 +85,7 @@ class Provider(models.Model):
 
     class Meta:
         ordering = ["name"]
+        permissions = [("pause_provider", "Can pause, resume and retry providers")]
         constraints = [rates_are_positive("provider")]
 
     def __str__(self) -> str:
@@ -165,6 +166,7 @@ class Model(models.Model):
 
     class Meta:
         ordering = ["name"]
+        permissions = [("pause_model", "Can pause, resume and retry models")]
         constraints = [
             models.CheckConstraint(
                 name="model_prices_not_negative",

@@ -83,6 +83,13 @@ class Tier(Limits):
         validators=[MinValueValidator(0), MaxValueValidator(AGING_MAX_S)],
         help_text="A client's jobs of a priority rise by one for each so many seconds in which none started; 0: never.",
     )
+    backlog_target_s = models.FloatField(
+        "backlog target, s",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(AGING_MAX_S)],
+        help_text="Operators are told when a job of this tier has waited longer; empty: LLMJOBS_BACKLOG_TARGET_S.",
+    )
 
     class Meta:
         ordering = ["-weight", "name"]
@@ -94,6 +101,10 @@ class Tier(Limits):
             models.CheckConstraint(name="tier_max_priority_known", condition=Q(max_priority__in=list(Priority))),
             models.CheckConstraint(
                 name="tier_aging_within_bounds", condition=Q(aging_s__gte=0, aging_s__lte=AGING_MAX_S)
+            ),
+            models.CheckConstraint(
+                name="tier_backlog_target_within_bounds",
+                condition=Q(backlog_target_s=None) | Q(backlog_target_s__gte=1, backlog_target_s__lte=AGING_MAX_S),
             ),
         ]
 
@@ -124,6 +135,7 @@ class Client(Limits):
 
     class Meta:
         ordering = ["name"]
+        permissions = [("pause_client", "Can pause and resume clients")]
         constraints = [
             rates_are_positive("client"),
             models.CheckConstraint(

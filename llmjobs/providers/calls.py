@@ -68,6 +68,7 @@ class Call:
     is_last: bool = False  # should it fail, nobody will come back for its response
     is_unwanted: Callable[[], bool] = lambda: False  # whether a cancel was asked for
     on_response: Callable[[str], None] = lambda response_id: None  # by this id it is found again
+    traceparent: str | None = None  # for the provider; None: it is told of no trace
     told: Told | None = None
     sent_at: float | None = None  # time.monotonic()
     first_token_at: float | None = None

@@ -91,7 +91,8 @@ class OpenAIProviders:
             cast_to=httpx2.Response,
             body=body,
             options={
-                "headers": {"X-Client-Request-Id": call.request_id},
+                "headers": {"X-Client-Request-Id": call.request_id}
+                | ({"traceparent": call.traceparent} if call.traceparent else {}),
                 "timeout": httpx2.Timeout(None, connect=call.timeouts.connect_s),
             },
             stream=True,

@@ -1,5 +1,6 @@
--- Called by: queue.cancel.
--- Parameters: ids (array); client_id: only this client's, or null for any.
+-- Called by: steering.cancel.
+-- Parameters: ids (array); client_id: only this client's, or null for any; even_dead: dead and failed jobs too, for an
+-- operator who gives them up: another end, of which whoever is told of ends hears.
 -- Returns: id, client_id, seq, state, attempt, has_handler of the jobs that this call changed.
 -- A waiting job is cancelled at once. A running one is marked; the worker that holds it aborts the call and settles it.
 -- Locks: the jobs, in the order of their ids. Waits for a verb that holds one and then decides by
@@ -10,7 +11,11 @@ with held as materialized (
     from llmjobs_job
     where id = any (%(ids)s::bigint[])
         and (%(client_id)s::bigint is null or client_id = %(client_id)s)
-        and (state in ('scheduled', 'queued') or (state = 'running' and cancel_requested_at is null))
+        and (
+            state in ('scheduled', 'queued')
+            or (state = 'running' and cancel_requested_at is null)
+            or (%(even_dead)s and state in ('dead', 'failed'))
+        )
     order by id
     for no key update
 ), moved as materialized (

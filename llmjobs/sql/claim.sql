@@ -30,7 +30,7 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
         and coalesce(g.account_tokens_at + (o.tokens_sum - g.account_tokens_burst) / g.account_tokens_rate <= g.clock + %(ahead_s)s, true)
 ), locked as materialized (
     -- By key alone, and judged once locked: who says `queued` here invites a walk through all that is.
-    select id, state, pool_id, coalesce(attempt = 0 and expires_at <= statement_timestamp(), false) as is_expired
+    select id, state, pool_id, priority, size, coalesce(attempt = 0 and expires_at <= statement_timestamp(), false) as is_expired
     from llmjobs_job
     where id = any (array(select job_id from chosen))
     order by id
@@ -40,7 +40,8 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
         array_agg(c.tokens order by c.place) as tokens
     from locked as e
     join chosen as c on c.job_id = e.id
-    where e.state = 'queued' and e.pool_id = %(pool)s and not e.is_expired
+    -- In its lane still: an operator may have given it another priority or model since it was seen there.
+    where e.state = 'queued' and e.pool_id = %(pool)s and e.priority = c.priority and e.size = c.size and not e.is_expired
 ), paced as materialized (
     -- When each may be sent: not before all buckets have room for it, and then all of them take it in at that moment.
     with recursive steps as (
@@ -87,7 +88,8 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
     join reached as c on c.job_id = e.id
     left join slots as s on s.job_id = e.id
     -- The ids are said twice, so that the planner looks nowhere else.
-    where e.state = 'queued' and e.pool_id = %(pool)s and j.id = e.id and j.id = any (array(select id from locked))
+    where e.state = 'queued' and e.pool_id = %(pool)s and e.priority = c.priority and e.size = c.size
+        and j.id = e.id and j.id = any (array(select id from locked))
     returning j.*, c.place, c.flow_id, c.lane_id, c.cost, c.weight, c.tier_weight, c.tag, c.tier_tag, c.tokens, s.sent_at, s.slack_s
 ), attempts as (
     insert into llmjobs_attempt (
@@ -381,12 +383,12 @@ select y.slept, y.closed, y.skipped, y.is_cut, y.clock, y.is_account_full, y.ope
     (select rpm from gate)::float8 as rpm, (select tokens_most from gate)::float8 as tpm, s.est_input_tokens, s.est_output_tokens,
     extract(epoch from s.retry_until - statement_timestamp())::float8 as retry_left_s,
     extract(epoch from statement_timestamp() - greatest(s.created_at, s.available_at))::float8 as waited_s,
-    r.body, r.max_cost_usd, coalesce(o.cost_usd, 0) as spent_usd, m.id as pool_id, m.name as model,
+    r.body, r.max_cost_usd, r.traceparent, coalesce(o.cost_usd, 0) as spent_usd, m.id as pool_id, m.name as model,
     coalesce(nullif(m.upstream_name, ''), m.name) as upstream_name, m.input_usd_per_mtok, m.output_usd_per_mtok,
-    p.name as provider, p.base_url, p.api_key_env, p.has_background, b.resume_id, c.name as client, t.name as tier
+    p.name as provider, p.base_url, p.api_key_env, p.has_background, b.resume_id, e.span_before, c.name as client, t.name as tier
 from summary as y
 left join started as s on true
-left join lateral (select body, max_cost_usd from llmjobs_jobrequest where job_id = s.id limit 1) as r on true
+left join lateral (select body, max_cost_usd, traceparent from llmjobs_jobrequest where job_id = s.id limit 1) as r on true
 left join lateral (select cost_usd from llmjobs_jobresult where job_id = s.id limit 1) as o on true
 left join llmjobs_model as m on m.id = s.pool_id
 left join llmjobs_provider as p on p.id = m.provider_id
@@ -399,6 +401,10 @@ left join lateral (
     order by number desc
     limit 1
 ) as b on p.has_background and s.endpoint = '/v1/responses' and s.attempt > 1
+-- What a trace shows as the attempt before.
+left join lateral (
+    select span_id as span_before from llmjobs_attempt where job_id = s.id and number < s.attempt order by number desc limit 1
+) as e on s.attempt > 1 and r.traceparent is not null
 left join lateral (select name from llmjobs_client where id = s.client_id limit 1) as c on true
 left join llmjobs_tier as t on t.id = s.tier_id
 order by s.place

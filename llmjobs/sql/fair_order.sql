@@ -20,7 +20,10 @@ pool as materialized (
     where m.id = %(pool)s
         and (
             %(is_look)s
-            or (not m.is_paused and not p.is_paused and coalesce(current_setting('llmjobs.is_missing', true), '') <> 'true')
+            or (
+                not m.is_paused and not p.is_paused and coalesce(current_setting('llmjobs.is_missing', true), '') <> 'true'
+                and not exists (select from llmjobs_claimspause where resumed_at is null) -- claimspause_open: one entry at most
+            )
         )
         and (select is_open from gate)
 ), all_tiers as materialized (
@@ -105,7 +108,7 @@ pool as materialized (
     -- With what comes after each: where the lane goes on, once this one is taken. One more than asked is read: a wall,
     -- which nobody passes, since behind it the lane may go on with what was not read.
     -- Once a lane that has aged is served, what comes after has its own priority again.
-    select w.lane_id, w.flow_id, w.tier_id, w.tier_weight, w.tier_vt,
+    select w.lane_id, w.flow_id, w.tier_id, w.tier_weight, w.tier_vt, w.priority, w.size,
         case when j.nth_of_lane > 1 then w.own_urgency else w.urgency end as urgency, w.vt, w.weight, w.room, w.head_order, w.client_id,
         w.rpm, w.tpm, w.requests_room, w.tokens_room, w.own_requests_at, w.own_tokens_at,
         j.id as job_id, j.lane_order, j.next_order, j.est_cost * w.cost_ratio as cost, j.nth_of_lane > w.asked as is_wall,
@@ -132,8 +135,8 @@ pool as materialized (
         ) as h
     ) as j on true
 ), tagged as materialized (
-    select job_id, lane_id, flow_id, client_id, tier_id, tier_weight, tier_vt, weight, urgency, lane_order, next_order, cost, is_wall,
-        vt + (sum(cost) over w - cost) / weight as tag, tokens, row_number() over w as nth, room, rpm, tpm, requests_room, tokens_room,
+    select job_id, lane_id, flow_id, client_id, tier_id, tier_weight, tier_vt, weight, priority, size, urgency, lane_order, next_order,
+        cost, is_wall, vt + (sum(cost) over w - cost) / weight as tag, tokens, row_number() over w as nth, room, rpm, tpm, requests_room, tokens_room,
         own_requests_at, own_tokens_at, sum(least(tokens, tpm)) over w as tokens_sum
     from heads
     where job_id is not null
@@ -143,13 +146,13 @@ pool as materialized (
     from (
         select *, tier_vt + (sum(cost) over (partition by tier_id order by urgency, tag, flow_id, lane_order) - cost) / tier_weight as tier_tag
         from (
-            select job_id, lane_id, flow_id, client_id, tier_id, tier_weight, tier_vt, weight, urgency, lane_order, next_order, cost,
-                is_wall, tag, tokens
+            select job_id, lane_id, flow_id, client_id, tier_id, tier_weight, tier_vt, weight, priority, size, urgency, lane_order,
+                next_order, cost, is_wall, tag, tokens
             from tagged
             where nth <= room and tokens_sum <= tokens_room
             union all
             -- The first of the lanes that were not looked at; and where more were ready than were read, the last one read.
-            select null, lane_id, flow_id, null, tier_id, tier_weight, tier_vt, null, level / 2, 9223372036854775807, null, 0, true, vt, 0
+            select null, lane_id, flow_id, null, tier_id, tier_weight, tier_vt, null, null, null, level / 2, 9223372036854775807, null, 0, true, vt, 0
             from scanned
             where rank = likely + 1 or is_edge
         ) as t

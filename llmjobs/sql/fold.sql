@@ -462,7 +462,7 @@ with shard as materialized (
         words = coalesce(b.words, i.words),
         closed_at = case when b.reason is null then statement_timestamp() end
     from buckets_after as b
-    where i.closed_at is null
+    where i.closed_at is null and i.kind = 'breaker'
         and b.is_broken and not b.is_unblock and (b.reason is not null or b.is_answered)
         and case b.kind when 0 then i.pool_id = b.of_id else i.pool_id is null and i.provider_id = b.of_id end
 ), shard_gone as (

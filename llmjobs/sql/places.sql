@@ -9,7 +9,7 @@
 -- of its own rpm, tpm, what its bucket holds of them (own_requests, own_tokens), and what the job would put in (tokens);
 -- and what may block the job: stopped_by is the breaker that is open, of the account or the model, until an answer closes
 -- it; a rate limit holds back until its time has come.
--- Index: job_ready, attempt_of_pool, worker_living, flow_of_pool_and_client, lane_of_flow, the buckets' primary key.
+-- Index: job_ready, attempt_of_pool, worker_living, claimspause_open, flow_of_pool_and_client, lane_of_flow, the buckets' primary key.
 select j.id, j.pool_id, j.client_id, c.weight, j.tier_id, k.weight as tier_weight,
     case when a.counted < {most} then a.counted else greatest(a.counted, r.ahead) end as own_ahead,
     case
@@ -34,6 +34,7 @@ select j.id, j.pool_id, j.client_id, c.weight, j.tier_id, k.weight as tier_weigh
         or coalesce(b.blocked_by = 'rate_limit' and b.blocked_until > n.at, false)
         or coalesce(g.blocked_by = 'rate_limit' and g.blocked_until > n.at, false) as is_limited,
     coalesce(nullif(g.blocked_by, 'rate_limit'), nullif(b.blocked_by, 'rate_limit')) as stopped_by,
+    exists (select from llmjobs_claimspause where resumed_at is null) as are_claims_paused,
     not exists (
         select
         from llmjobs_worker as w

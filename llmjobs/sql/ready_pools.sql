@@ -1,12 +1,13 @@
 -- Called by: queue.ready_pools, by a worker with free slots that does not know where to claim.
 -- Parameters: shard.
 -- Returns: the ids of the pools with a ready lane and room in their limits, with news in the inbox, or with a client whose
--- limits have room again.
+-- limits have room again. While all claims are paused only the latter two: who goes there folds, and takes nothing.
 -- Why so: an index probe a pool, whatever the backlog; the pools are few beside the jobs.
 select m.id
 from llmjobs_model as m
 where m.shard_id = %(shard)s
     and not m.is_paused
+    and not exists (select from llmjobs_claimspause where resumed_at is null)
     and exists (
         select
         from llmjobs_tier as k

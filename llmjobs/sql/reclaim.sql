@@ -1,6 +1,6 @@
 -- Called by: queue.reclaim, a duty of every worker.
 -- Parameters: lease_s; grace_s, beyond a job's own timeout_s; backoff_base_s, backoff_cap_s. Literal: {rows}, at most.
--- Returns: id, client_id, seq, state of the jobs taken back.
+-- Returns: id, client_id, seq, state of the jobs taken back, and what attempt_log.End has of their attempts.
 -- Takes back what is held by a worker whose heartbeat is older than a lease, or by none, and what runs longer than its
 -- timeout allows whatever its worker's heartbeat says. A lost lease is a failure: a job that kills its workers ends dead.
 -- After a start of Postgres nobody reclaims for the length of a lease: an outage must not buy every running call again.
@@ -118,8 +118,9 @@ with candidates as materialized (
         finished_at = case when d.next = 'scheduled' then null else statement_timestamp() end
     from decided as d
     where j.id = d.id
-    returning j.id, j.client_id, j.priority, j.size, j.attempt as number, j.epoch as new_epoch, j.available_at, d.pool_id,
-        d.endpoint, d.next, d.outcome, d.decision, d.output_text, d.finish_reason, d.upstream_name,
+    returning j.id, j.public_id, j.client_id, j.priority, j.size, j.attempt as number, j.failures,
+        j.epoch as new_epoch, j.available_at, d.pool_id, d.endpoint, d.next, d.outcome, d.decision, d.output_text,
+        d.finish_reason, d.upstream_name,
         -- What is picked up is paid by who picks it up.
         case when d.goes_on and d.next = 'scheduled' then 0 else d.input_tokens end as input_tokens,
         case when d.goes_on and d.next = 'scheduled' then 0 else d.output_tokens end as output_tokens,
@@ -133,7 +134,7 @@ with candidates as materialized (
         decision = m.decision
     from moved as m
     where a.job_id = m.id and a.number = m.number
-    returning a.job_id, a.tier_id,
+    returning a.job_id, a.tier_id, a.waited_s, a.worker_id, extract(epoch from a.ended_at - a.claimed_at)::float8 as ran_s,
         (a.cost - a.charged) / a.flow_weight as flow_vt, (a.cost - a.charged) / a.tier_weight as tier_vt
 ), inbox as (
     insert into llmjobs_inbox (shard_id, pool_id, client_id, priority, size, running, tier_id, flow_vt, tier_vt)
@@ -168,5 +169,14 @@ with candidates as materialized (
             'available_at', case when next = 'scheduled' then available_at end))
     from moved
 )
-select id, client_id, new_epoch::bigint << 20 as seq, next as state
-from moved
+select m.id, m.client_id, m.new_epoch::bigint << 20 as seq, m.next as state,
+    m.public_id, m.number, coalesce(u.name, '-'), coalesce(t.name, '-'), coalesce(p.name, '-'), m.outcome, 'lease_lost' as error,
+    coalesce(a.waited_s, 0), coalesce(a.ran_s, 0), m.input_tokens, m.output_tokens, m.cost_usd, null as first_token_s,
+    case when m.next = 'scheduled' then extract(epoch from m.available_at - statement_timestamp())::float8 else 0 end as delay_s,
+    m.failures, null as provider_status, null as provider_request_id, a.worker_id, r.traceparent
+from moved as m
+left join closed as a on a.job_id = m.id
+left join lateral (select name from llmjobs_client where id = m.client_id limit 1) as u on true
+left join lateral (select name from llmjobs_tier where id = a.tier_id limit 1) as t on true
+left join lateral (select name from llmjobs_model where id = m.pool_id limit 1) as p on true
+left join lateral (select traceparent from llmjobs_jobrequest where job_id = m.id limit 1) as r on true

@@ -12,7 +12,7 @@ with ended as materialized (
         job_id bigint, attempt int, state text, outcome text, is_failure boolean, delay_s float8, decision text,
         error_code text, error_message text, error_class text, provider_status smallint, provider_request_id text,
         input_tokens int, output_tokens int, cost float8, cost_usd numeric, usage jsonb, output text, output_text text,
-        sent_ago_s float8, first_token_ago_s float8)
+        sent_ago_s float8, first_token_ago_s float8, span_id text)
 ), locked as materialized (
     -- By key alone, and judged once locked: an index of what runs is full of rows that no snapshot let go.
     select id, attempt, state, worker_id, cancel_requested_at
@@ -54,7 +54,7 @@ with ended as materialized (
         error_message = m.error_message, provider_status = m.provider_status, provider_request_id = m.provider_request_id,
         input_tokens = m.input_tokens, output_tokens = m.output_tokens, cost = coalesce(m.cost, a.charged), cost_usd = m.cost_usd,
         sent_at = statement_timestamp() - make_interval(secs => m.sent_ago_s),
-        first_token_at = statement_timestamp() - make_interval(secs => m.first_token_ago_s)
+        first_token_at = statement_timestamp() - make_interval(secs => m.first_token_ago_s), span_id = m.span_id
     from moved as m
     cross join lateral (select token_policy from llmjobs_model where id = m.pool_id limit 1) as l
     where a.job_id = m.id and a.number = m.attempt

@@ -7,8 +7,22 @@ import pytest
 from django.contrib.auth.models import User
 from django.db.models import Model
 from django.test import Client as Browser
+from django.utils import timezone
 
-from llmjobs.models import Flow, FlowTurn, HandlerCall, Inbox, Incident, Lane, LaneTurn, TierTurn, WebhookDelivery
+from llmjobs.admin.overview import reading as overview
+from llmjobs.models import (
+    ClaimsPause,
+    Flow,
+    FlowTurn,
+    HandlerCall,
+    Inbox,
+    Incident,
+    Lane,
+    LaneTurn,
+    Operation,
+    TierTurn,
+    WebhookDelivery,
+)
 from tests.admin.pages import TABLES, logged_in, table
 from tests.factories import make_client, make_job, make_key, make_model, make_worker
 
@@ -16,6 +30,12 @@ from tests.factories import make_client, make_job, make_key, make_model, make_wo
 @pytest.fixture(autouse=True)
 def fast_passwords(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_read() -> None:
+    """What the overview keeps for a moment is of another test's rows."""
+    overview.forget()
 
 
 @pytest.fixture
@@ -39,6 +59,7 @@ def rows(db: None) -> dict[str, Model]:
     WebhookDelivery.objects.create(
         job=completed, client=client, epoch=completed.epoch, type="job.completed", url="https://hooks.example/acme"
     )
+    make_job("dead", client=client, model=model)
     make_job("running", client=client, model=model, worker_id=worker_id)
     flow = Flow.objects.create(pool=model, client=client)
     lane = Lane.objects.create(flow=flow, priority=5, size=0)
@@ -47,4 +68,6 @@ def rows(db: None) -> dict[str, Model]:
     TierTurn.objects.create(pool=model, tier=client.tier, turn=1, vt=99.5, floors=[0.0] * 10)
     Incident.objects.create(provider=model.provider, reason="provider_quota", words="You exceeded your quota.")
     Inbox.objects.create(pool=model, client=client, priority=5, size=0, queued=1)
+    Operation.objects.create(verb="requeue", state="done", finished_at=timezone.now(), username="ada", total=2)
+    ClaimsPause.objects.create(by="ada", resumed_at=timezone.now(), resumed_by="ada")
     return {name: found for name in TABLES if (found := table(name)._default_manager.first())}

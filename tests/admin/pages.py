@@ -16,10 +16,11 @@ from django.urls import reverse
 from tests.factories import make_user
 
 # Composite keys, or gone in milliseconds, or one row that only a duty reads; what counts come to the statistics show,
-# what buckets do their models.
+# what buckets do their models, what tallies do the overview.
 NOT_REGISTERED = {
-    "BucketTurn", "PoolSample", "Retention",
+    "BucketTurn", "PoolSample", "Retention", "Watch",
     "FlowTurn", "LaneTurn", "TierTurn", "ShardTurn", "Inbox", "JobCount", "JobCountChange", "JobCountTurn", "Spending",
+    "Tally", "TallyChange", "TallyMark", "TallyTime", "ClientDay", "TierSample", "OperationItem",
 }  # fmt: skip
 TABLES = sorted({model.__name__ for model in apps.get_app_config("llmjobs").get_models()} - NOT_REGISTERED)
 WRITTEN_BY_PROGRAMS = sorted(set(TABLES) - {"Tier", "Client", "ApiKey", "Provider", "Model"})
@@ -65,6 +66,14 @@ def confirm(browser: Browser, url: str, question: Any, reason: str = "") -> Any:
     """The answer to the question, as its own form has it."""
     fields = hidden_fields(question)
     return browser.post(url, {**fields, "reason": reason}, follow=True)
+
+
+def save(browser: Browser, url: str, form: dict[str, Any]) -> Any:
+    """The form sent, and where an edit moves shares also the answer to the preview."""
+    answer = browser.post(url, form)
+    if answer.status_code != 200 or "_previewed" not in hidden_fields(answer):
+        return answer
+    return browser.post(url, hidden_fields(answer))
 
 
 def hidden_fields(response: Any) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from llmjobs.access import authenticate_key
 from llmjobs.models import ApiKey
-from tests.admin.pages import ask, confirm, page_url, staff, text_of
+from tests.admin.pages import ask, confirm, hidden_fields, page_url, staff, text_of
 from tests.factories import make_client, make_key
 
 pytestmark = pytest.mark.django_db
@@ -128,9 +128,91 @@ def test_revoking_needs_the_permission_to_change() -> None:
 
 def test_a_list_says_which_keys_are_valid(browser: Browser) -> None:
     now = timezone.now()
+    make_key(expires_at=now + timedelta(days=30))
     make_key(expires_at=now + timedelta(days=1))
     make_key(expires_at=now - timedelta(days=1))
     make_key(revoked_at=now)
     page = text_of(browser.get(URL))
-    for word in (">valid<", ">expired<", ">revoked<"):
+    for word in (">valid</span>", ">expires soon</span>", ">expired</span>", ">revoked</span>"):
         assert page.count(word) == 1, word
+    found = {word: browser.get(URL, {"state": word}).context["cl"].result_count for word in ("valid", "soon", "nope")}
+    assert found == {"valid": 2, "soon": 1, "nope": 0}
+
+
+# Rotation.
+
+
+def rotate(browser: Browser, row: ApiKey, **answer: Any) -> Any:
+    question = ask(browser, URL, "rotate", row)
+    assert "takes the place of" in text_of(question)
+    return browser.post(URL, {**hidden_fields(question), "overlap_h": "24", "reason": "yearly", **answer}, follow=True)
+
+
+def test_a_rotated_key_is_followed_by_one_that_can_do_the_same_and_ends_later(browser: Browser) -> None:
+    old = make_key(make_client("acme"), name="laptop", scopes=["read"])
+    row = ApiKey.objects.get()
+    answer = rotate(browser, row)
+    key = answer.context["key"]
+    assert "The old key ends in a day." in text_of(answer)
+    new = authenticate_key(key)
+    assert new is not None
+    assert (new.client, new.name, new.scopes, new.expires_at) == (row.client, "laptop", ["read"], None)
+    assert authenticate_key(old) is not None, "both work meanwhile"
+    row.refresh_from_db()
+    assert row.expires_at is not None
+    assert timedelta(hours=23) < row.expires_at - timezone.now() <= timedelta(hours=24)
+    assert {entry.object_id for entry in LogEntry.objects.all()} == {str(row.pk), str(new.pk)}
+    assert f"Rotated, followed by {new.prefix}…: yearly" in [entry.change_message for entry in LogEntry.objects.all()]
+    assert all(key not in entry.change_message for entry in LogEntry.objects.all())
+
+
+def test_an_old_key_may_end_at_once_and_never_later_than_it_would_have(browser: Browser) -> None:
+    old, ends_at = make_key(), timezone.now() + timedelta(hours=2)
+    rotate(browser, ApiKey.objects.get(), overlap_h="0")
+    assert authenticate_key(old) is None
+    ApiKey.objects.all().delete()
+    make_key(expires_at=ends_at)
+    row = ApiKey.objects.get()
+    rotate(browser, row, overlap_h="168")
+    row.refresh_from_db()
+    assert row.expires_at == ends_at
+    following = ApiKey.objects.exclude(pk=row.pk).get()
+    assert following.expires_at is not None, "who had to renew it has to again"
+
+
+def test_a_double_click_makes_one_key_and_looking_makes_none(browser: Browser) -> None:
+    make_key()
+    row = ApiKey.objects.get()
+    ask(browser, URL, "rotate", row)
+    assert ApiKey.objects.count() == 1
+    rotate(browser, row)
+    assert "rotated or revoked just now" in text_of(rotate(browser, row))
+    assert ApiKey.objects.count() == 2
+
+
+@pytest.mark.parametrize("answer", [{"overlap_h": "17"}, {"overlap_h": ""}, {"reason": "x" * 1000}])
+def test_an_answer_that_makes_no_sense_is_asked_again(browser: Browser, answer: dict[str, str]) -> None:
+    make_key()
+    assert "takes the place of" in text_of(rotate(browser, ApiKey.objects.get(), **answer))
+    assert ApiKey.objects.count() == 1
+
+
+def test_a_revoked_key_and_two_keys_are_not_rotated(browser: Browser) -> None:
+    make_key(revoked_at=timezone.now())
+    make_key()
+    dead, living = ApiKey.objects.order_by("pk")
+    confirmed = {"confirmed": "yes", "overlap_h": "0", "follow": True}
+    ask(browser, URL, "rotate", dead, **confirmed)
+    ask(browser, URL, "rotate", dead, living, **confirmed)
+    assert ApiKey.objects.count() == 2
+
+
+def test_rotating_needs_the_permissions_to_issue_and_to_change_and_those_that_the_key_gives() -> None:
+    make_key(scopes=["operator"])
+    row, confirmed = ApiKey.objects.get(), {"confirmed": "yes", "overlap_h": "0"}
+    for permissions in (("change_apikey",), ("add_apikey", "view_apikey"), ("add_apikey", "change_apikey")):
+        ask(staff(*permissions), URL, "rotate", row, **confirmed)
+        assert ApiKey.objects.count() == 1, permissions
+    ApiKey.objects.update(scopes=["read"])
+    ask(staff("add_apikey", "change_apikey"), URL, "rotate", row, **confirmed)
+    assert ApiKey.objects.count() == 2

@@ -8,7 +8,7 @@ from django.test import Client as Browser
 from django.utils import timezone
 
 from llmjobs.models import Attempt, Client, Flow, Inbox, Tier
-from tests.admin.pages import ask, confirm, list_url, page_url, staff, text_of
+from tests.admin.pages import ask, confirm, list_url, page_url, save, staff, text_of
 from tests.factories import make_client, make_job, make_key, make_model, make_tier
 
 pytestmark = pytest.mark.django_db
@@ -27,7 +27,7 @@ def form_of(client: Client, **changes: Any) -> dict[str, Any]:
 
 def test_limits_and_weights_are_edited_and_written_down(browser: Browser) -> None:
     client = make_client("acme")
-    answer = browser.post(page_url(client), form_of(client, weight="2.5", max_queued="50", monthly_budget_usd="20"))
+    answer = save(browser, page_url(client), form_of(client, weight="2.5", max_queued="50", monthly_budget_usd="20"))
     assert answer.status_code == 302
     client.refresh_from_db()
     assert (client.weight, client.max_queued, client.max_running) == (2.5, 50, None)
@@ -85,7 +85,7 @@ def test_a_form_that_was_left_open_does_not_resume_what_was_paused(browser: Brow
     client = make_client()
     left_open = form_of(client, weight="3")
     Client.objects.update(is_paused=True)
-    browser.post(page_url(client), left_open)
+    save(browser, page_url(client), left_open)
     client.refresh_from_db()
     assert client.is_paused
     assert client.weight == 3
@@ -125,7 +125,7 @@ def test_a_tier_is_edited_and_leads_to_its_clients_and_jobs(browser: Browser) ->
     assert [row.pk for row in browser.get(links["Clients"]).context["cl"].result_list] == [client.pk]
     assert [row.pk for row in browser.get(links["Jobs"]).context["cl"].result_list] == [job.pk]
     form = {"name": "gold", "weight": 9, "max_priority": 1, "aging_s": 60, "max_queued": 7}
-    assert browser.post(page_url(client.tier), form).status_code == 302
+    assert save(browser, page_url(client.tier), form).status_code == 302
     tier = Tier.objects.get(name="gold")
     assert (tier.weight, tier.max_priority, tier.aging_s, tier.max_queued) == (9, 1, 60, 7)
     assert other.tier != tier

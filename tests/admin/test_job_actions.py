@@ -1,4 +1,4 @@
-"""Requeue and cancel: asked once, POST only, by permission, through the verbs, reported and written down."""
+"""What is done to many jobs: asked once, POST only, by permission, through the verbs, reported and written down."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.messages import get_messages
 from django.test import Client as Browser
 
-from llmjobs.admin import confirm as confirming
+from llmjobs import operation_history, operations, queue
 from llmjobs.admin import job_actions
-from llmjobs.models import Inbox, Job
+from llmjobs.models import Inbox, Job, Operation
+from llmjobs.operation_verbs import VERBS
 from llmjobs.states import REQUEUEABLE, State
+from llmjobs.time_limits import TooSlow
 from tests.admin.pages import ask, confirm, hidden_fields, page_url, staff, text_of
 from tests.factories import make_client, make_job, make_model
 
@@ -78,22 +80,26 @@ def test_a_second_cancel_of_a_running_job_is_left_alone(browser: Browser) -> Non
 def test_every_job_that_changed_is_in_the_history_with_who_what_and_why(browser: Browser, root: Any) -> None:
     dead, completed = make_job("dead"), make_job("completed")
     confirm(browser, URL, ask(browser, URL, "requeue", dead, completed), reason="provider is back")
-    [entry] = LogEntry.objects.all()
+    begun, entry = LogEntry.objects.order_by("pk")
+    assert (begun.user, begun.object_repr, begun.change_message) == (
+        root, "Requeue 2 jobs", "Requeue 2 jobs: provider is back",
+    )  # fmt: skip
     assert (entry.user, entry.object_id, entry.change_message) == (root, str(dead.pk), "Requeued: provider is back")
+    assert "Requeue 2 jobs: provider is back" in text_of(
+        browser.get(f"{page_url(Operation.objects.get())[:-7]}history/")
+    )
     assert "Requeued: provider is back" in text_of(browser.get(f"{URL}{dead.pk}/history/"))
 
 
-def test_large_selections_are_written_down_a_batch_at_a_time(browser: Browser, monkeypatch: Any) -> None:
-    monkeypatch.setattr(confirming, "LOG_EACH_MAX", 3)
-    monkeypatch.setattr(job_actions, "BATCH", 2)
+def test_of_many_the_operation_is_written_down_and_not_each_job(browser: Browser, monkeypatch: Any) -> None:
+    monkeypatch.setattr(operation_history, "LOG_EACH_MAX", 3)
     client, model = make_client(), make_model()
     jobs = [make_job("dead", client=client, model=model) for _ in range(5)]
     confirm(browser, URL, ask(browser, URL, "requeue", *jobs), reason="all of them")
-    entries = list(LogEntry.objects.order_by("pk"))
-    assert [entry.object_repr for entry in entries] == ["2 jobs", "2 jobs", "1 jobs"]
-    named = " ".join(entry.change_message.partition("ids ")[2] for entry in entries).split()
-    assert [int(pk) for pk in named] == [job.pk for job in jobs], "the oldest first: they keep their order"
-    assert all(entry.change_message.startswith("Requeued: all of them") for entry in entries)
+    said = [(entry.object_repr, entry.change_message) for entry in LogEntry.objects.order_by("pk")]
+    assert said == [("Requeue 5 jobs", "Requeue 5 jobs: all of them"), ("Requeue 5 jobs", "Requeued 5 of 5 jobs.")]
+    in_lane = list(Job.objects.order_by("lane_order").values_list("pk", flat=True))
+    assert in_lane == [job.pk for job in jobs], "the oldest first: they keep their order"
 
 
 def test_all_that_the_filter_matches_can_be_selected(browser: Browser, monkeypatch: Any) -> None:
@@ -125,23 +131,86 @@ def test_what_moved_on_after_the_question_is_left_alone(browser: Browser) -> Non
     """The verb decides by what it finds; the states read for the question only explain."""
     job = make_job("dead")
     question = ask(browser, URL, "requeue", job)
-    confirm(browser, URL, question)
-    job.refresh_from_db()
-    epoch = job.epoch
+    queue.requeue([job.pk])
     assert "1 queued (waiting already)" in text_of(confirm(browser, URL, question))
-    job.refresh_from_db()
-    assert job.epoch == epoch
+    assert Job.objects.get(pk=job.pk).epoch == job.epoch + 1
 
 
-def test_a_selection_has_a_bound_and_says_so(browser: Browser, monkeypatch: Any) -> None:
-    monkeypatch.setattr(confirming, "SELECTED_MAX", 3)
+def test_a_double_click_starts_one_operation(browser: Browser) -> None:
+    job = make_job("dead")
+    question = ask(browser, URL, "requeue", job)
+    for _ in range(2):
+        assert "Requeued 1 job." in text_of(confirm(browser, URL, question, reason="provider is back"))
+    assert Operation.objects.count() == 1
+    assert Job.objects.get(pk=job.pk).epoch == job.epoch + 1
+    assert LogEntry.objects.count() == 2, "the operation and its job"
+
+
+def test_somebody_elses_answer_is_not_mine(browser: Browser) -> None:
+    job = make_job("dead")
+    question = ask(browser, URL, "requeue", job)
+    confirm(browser, URL, question)
+    other = staff("view_job", "requeue_job")
+    answer = other.post(URL, {**hidden_fields(question), "reason": ""})
+    assert "Requeue 0 jobs" in text_of(answer), "asked anew"
+
+
+def test_nothing_is_done_without_the_questions_own_token(browser: Browser) -> None:
+    job = make_job("dead")
+    fields = hidden_fields(ask(browser, URL, "requeue", job))
+    for token in ("", "nonsense", "0" * 40):
+        browser.post(URL, {**fields, "token": token, "reason": ""})
+    assert Job.objects.get(pk=job.pk).state == State.DEAD
+
+
+def test_many_are_counted_up_to_a_bound_and_done_in_the_background(browser: Browser, monkeypatch: Any) -> None:
+    monkeypatch.setattr(job_actions, "COUNTED_MAX", 3)
+    monkeypatch.setattr(operations, "IN_REQUEST_MAX", 2)
     client, model = make_client("acme"), make_model()
     jobs = [make_job("dead", client=client, model=model) for _ in range(5)]
     url = f"{URL}?client=acme"
     question = ask(browser, url, "requeue", jobs[0], across=True)
-    assert "More than 3 jobs match" in text_of(question)
-    confirm(browser, url, question)
-    assert states() == ["dead", "dead", "queued", "queued", "queued"], "the newest"
+    assert "more than 3 jobs" in text_of(question)
+    answer = confirm(browser, url, question)
+    operation = Operation.objects.get()
+    assert answer.redirect_chain == [(page_url(operation), 302)]
+    assert (operation.total, operation.changed, operation.selection) == (5, 0, "all with client acme")
+    assert states() == ["dead"] * 5
+    assert "0</strong>" not in text_of(answer) and "of 5" in text_of(answer)
+
+
+def test_a_filter_that_takes_too_long_is_said_and_starts_nothing(browser: Browser, monkeypatch: Any) -> None:
+    job = make_job("dead")
+
+    def slow(seconds: float, *, using: str) -> Any:
+        raise TooSlow
+
+    question = ask(browser, f"{URL}?status=dead", "requeue", job, across=True)
+    monkeypatch.setattr(job_actions, "time_limit", slow)
+    monkeypatch.setattr(operations, "time_limit", slow)
+    assert "Counting them took too long" in text_of(ask(browser, f"{URL}?status=dead", "requeue", job, across=True))
+    assert "narrow them by" in text_of(confirm(browser, f"{URL}?status=dead", question))
+    assert states() == ["dead"]
+    assert not Operation.objects.exists()
+
+
+def test_a_priority_a_model_and_a_pace_are_asked_for(browser: Browser) -> None:
+    job, other = make_job("queued", client=make_client(tier="enterprise")), make_model("other")
+    for action, field, value in (("reprioritize", "priority", "high"), ("move", "model", "other")):
+        question = ask(browser, URL, action, job)
+        assert f'name="{field}"' in text_of(question), action
+        bad = browser.post(URL, {**hidden_fields(question), field: "nonsense", "reason": ""})
+        assert "nonsense" in text_of(bad) and 'name="confirmed"' in text_of(bad), action
+        answer = browser.post(URL, {**hidden_fields(question), field: value, "reason": ""}, follow=True)
+        assert "1 job." in text_of(answer), action
+    job.refresh_from_db()
+    assert (job.priority, job.pool) == (1, other)
+    dead = make_job("dead")
+    assert "rate_per_s" not in text_of(ask(browser, URL, "requeue", dead)), "one job has no pace"
+    question = ask(browser, URL, "requeue", dead, make_job("failed"))
+    browser.post(URL, {**hidden_fields(question), "rate_per_s": "0.5", "reason": ""})
+    assert Operation.objects.latest("pk").rate_per_s == 0.5
+    assert Job.objects.get(pk=dead.pk).state == State.DEAD, "in the background, at its pace"
 
 
 def test_nothing_is_done_by_get(browser: Browser) -> None:
@@ -159,15 +228,17 @@ def test_nothing_is_done_without_a_token(root: Any) -> None:
     assert ask(strict, URL, "requeue", job, confirmed="yes").status_code == 403
 
 
-@pytest.mark.parametrize(
-    ("permission", "action"), [("cancel_job", "requeue"), ("requeue_job", "cancel"), ("view_job", "requeue")]
-)
-def test_an_action_needs_its_own_permission(permission: str, action: str) -> None:
-    job = make_job("dead" if action == "requeue" else "queued")
-    before = job.state
-    ask(staff(*{"view_job", "change_job", permission}), URL, action, job, confirmed="yes")
-    job.refresh_from_db()
-    assert job.state == before
+@pytest.mark.parametrize("action", sorted(VERBS))
+def test_an_action_needs_its_own_permission(action: str) -> None:
+    job = make_job("queued" if action in ("cancel", "reprioritize", "move") else "dead")
+    others = {verb.permission.removeprefix("llmjobs.") for verb in VERBS.values() if verb.name != action}
+    nobody = staff("view_job", "change_job", *others)
+    somebody = staff("view_job", VERBS[action].permission.removeprefix("llmjobs."))
+    question = ask(somebody, URL, action, job)
+    assert question.status_code == 200, "asked"
+    fields = {**hidden_fields(question), "priority": "low", "model": "", "format": "csv", "reason": ""}
+    nobody.post(URL, fields)
+    assert not Operation.objects.exists()
 
 
 def test_the_permission_alone_is_enough(browser: Browser) -> None:

@@ -200,7 +200,7 @@ def test_a_list_reads_no_prompt_and_no_output(browser: Browser) -> None:
 def test_a_list_that_takes_too_long_says_so_instead_of_waiting(browser: Browser, monkeypatch: Any) -> None:
     make_job()
     monkeypatch.setattr(lists, "LIST_TIMEOUT_S", 0.1)
-    monkeypatch.setattr("llmjobs.admin.job_search.LIST_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("llmjobs.admin.job_filters.LIST_TIMEOUT_S", 0.1)
     with psycopg.connect(database_url()) as other:
         other.execute("lock table llmjobs_job in access exclusive mode")
         response = browser.get(URL)

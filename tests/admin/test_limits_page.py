@@ -261,31 +261,33 @@ def incident(**fields: Any) -> Incident:
 
 def test_an_open_incident_stands_on_every_page_of_the_admin(browser: Browser) -> None:
     found = incident(provider=(model := make_model("gpt", provider=make_provider("openai"))).provider)
-    for url in ("/admin/", list_url("Job"), page_url(model), "/admin/auth/user/", "/admin/password_change/"):
+    for url in (list_url("Job"), page_url(model), "/admin/auth/user/", "/admin/password_change/"):
         page = text_of(browser.get(url))
         assert re.search(r"openai: quota used up since <time [^>]*>\d\d:\d\d</time>\. Its jobs wait\.", page), url
         assert page_url(found) in page
     Incident.objects.update(closed_at=Now())
-    assert "Its jobs wait." not in text_of(browser.get("/admin/"))
+    assert "Its jobs wait." not in text_of(browser.get(list_url("Worker")))
 
 
 def test_an_incident_that_did_not_begin_today_says_on_which_day(browser: Browser) -> None:
     incident()
     Incident.objects.update(opened_at=datetime(2026, 3, 5, 12, 48, tzinfo=UTC))
-    assert ">2026-03-05 12:48</time>" in text_of(browser.get("/admin/"))
+    assert ">2026-03-05 12:48</time>" in text_of(browser.get(list_url("Worker")))
 
 
 def test_an_open_incident_says_what_ends_it(browser: Browser) -> None:
     """Nothing is asked of a provider without a job."""
     incident()
-    assert "One is tried now and then; where none waits, the next that comes." in text_of(browser.get("/admin/"))
+    assert "One is tried now and then; where none waits, the next that comes." in text_of(
+        browser.get(list_url("Worker"))
+    )
 
 
 def test_who_has_nothing_to_do_with_it_sees_no_incident() -> None:
     incident()
     assert "openai" not in text_of(staff().get("/admin/"))
     assert "openai" not in text_of(Browser().get("/admin/login/"))
-    page = text_of(staff("view_job").get("/admin/"))
+    page = text_of(staff("view_job").get(list_url("Job")))
     assert "openai: quota used up" in page
     assert "/admin/llmjobs/incident/" not in page, "no way to what it may not see"
 
@@ -294,7 +296,7 @@ def test_many_incidents_do_not_push_the_page_away(browser: Browser) -> None:
     for number in range(8):
         incident(provider=make_provider(f"p{number}"))
     with CaptureQueriesContext(connection) as queries:
-        page = text_of(browser.get("/admin/"))
+        page = text_of(browser.get(list_url("Worker")))
     assert page.count("Its jobs wait.") == 5
     assert "And others." in page
     assert len([query for query in queries if "llmjobs_incident" in query["sql"]]) == 1

@@ -14,7 +14,7 @@ from tests.bench.report import Table, done_with_progress
 # Each a module here with `measure(ground, *, is_quick)`. The last leaves a backlog in the ground's own database.
 PARTS = (
     "throughput", "latency", "memory", "noop", "limits", "submits", "fifo", "scale", "asking", "shares", "wakeups",
-    "statements",
+    "operations", "console", "statements",
 )  # fmt: skip
 
 

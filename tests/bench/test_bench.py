@@ -30,6 +30,7 @@ SAID = {
     "asking": "statistics of all",
     "shares": "the gap when settle corrects nothing",
     "wakeups": "jobs that stayed behind",
+    "operations": "from the click to the end",
     "statements": "claim at 10,000 queued",
 }
 
@@ -40,7 +41,7 @@ def databases_left() -> list[tuple[str]]:
         return rows.fetchall()
 
 
-@pytest.mark.parametrize("parts", ["memory,noop,submits,fifo,asking,statements", "scale,shares,wakeups"])
+@pytest.mark.parametrize("parts", ["memory,noop,submits,fifo,asking,statements", "scale,shares,wakeups,operations"])
 def test_each_part_prints_its_figures_and_the_databases_are_gone_afterwards(parts: str) -> None:
     done = bench("--quick", "--only", parts)
     assert done.returncode == 0, done.stderr

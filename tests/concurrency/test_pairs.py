@@ -16,24 +16,30 @@ from llmjobs import queue
 from llmjobs.errors import JobNotFound, NotAllowed
 from llmjobs.leases import Claimed
 from llmjobs.models import Attempt, Job, JobEvent, JobRequest, JobResult, Model, Worker
-from llmjobs.states import TERMINAL, State
+from llmjobs.states import TERMINAL, Priority, State
+from llmjobs.submissions import parse
 from tests.concurrency.threads import started_and_waiting, together
+from tests.factories import make_model
 from tests.hands import Hand, hands, submit
 from tests.postgres.counting import differences
-from tests.properties.ground import check_counts, check_identity, used_by_attempts
+from tests.properties.ground import check_counts, check_dead_letters, check_identity, used_by_attempts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-VERBS = ("cancel", "settle", "release", "reclaim", "requeue", "stage", "expire", "claim", "say", "erase", "prune")
+VERBS = (
+    "cancel", "settle", "release", "reclaim", "requeue", "stage", "expire", "claim", "say", "erase", "prune",
+    "reprioritize", "move", "cancel_dead", "discard", "restore", "requeue_as",
+)  # fmt: skip
 
 
 class Scene:
     """Eight jobs: two that are over and old enough to go, two queued, two scheduled and due, two running; all expire
-    now. `holder` holds the running ones. The one that was completed can't be requeued, the dead one can.
+    now. `holder` holds the running ones. The one that was completed can't be requeued, the dead one can. `elsewhere`
+    is a model to move to.
     """
 
     def __init__(self, holder: Hand, client: Any, pool: Model) -> None:
-        self.holder, self.pool = holder, pool
+        self.holder, self.pool, self.elsewhere = holder, pool, make_model()
         submit(client, pool, 2)
         self.used = self._end(*holder.claim(pool, 2))
         submit(client, pool, 2)
@@ -81,11 +87,32 @@ class Scene:
                 return [erased(job_id) for job_id in self.ids[::step]]
             case "prune":
                 return hand.prune()
+            case "reprioritize":
+                return queue.reprioritize(self.ids[::step], Priority.LOW if backwards else Priority.BACKGROUND)
+            case "move":
+                return queue.move(self.ids[::step], self.elsewhere.pk)
+            case "cancel_dead":
+                return queue.cancel(self.ids[::step], even_dead=True)
+            case "discard":
+                return queue.discard(self.ids[::step])
+            case "restore":
+                return queue.restore(self.ids[::step])
+            case "requeue_as":
+                return [requeued(job_id, self.elsewhere) for job_id in self.ids[::step]]
 
 
 def erased(job_id: int) -> bool:
     try:
         queue.erase(job_id)
+    except (JobNotFound, NotAllowed):
+        return False
+    return True
+
+
+def requeued(job_id: int, pool: Model) -> bool:
+    asked = {"model": pool.name, "messages": [{"role": "user", "content": "Say it."}], "priority": "low"}
+    try:
+        queue.requeue_as(job_id, parse(asked))
     except (JobNotFound, NotAllowed):
         return False
     return True
@@ -112,6 +139,8 @@ def test_two_verbs_at_once_leave_a_legal_state_and_exact_counts(client, pool, on
         check_counts()
         check_identity(gone=scene.gone)
         assert differences() == []
+    if "discard" not in (one, two):
+        check_dead_letters()
     check_nothing_is_left_of_what_went()
     running = set(Job.objects.filter(state=State.RUNNING).values_list("id", "attempt"))
     open_attempts = set(Attempt.objects.filter(outcome=None).values_list("job_id", "number"))

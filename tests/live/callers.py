@@ -178,9 +178,11 @@ async def closed_at(path: str, key: str | None = None, **more: str) -> int:
     return closed.code
 
 
-def session_of(*clients: Client, is_operator: bool = False) -> str:
+def session_of(
+    *clients: Client, is_operator: bool = False, permissions: tuple[str, ...] = ("view_job", "view_job_content")
+) -> str:
     """The cookie of a user who belongs to `clients`, or of a member of the staff who may see all jobs."""
-    staff = {"is_staff": True, "permissions": ("view_job", "view_job_content")} if is_operator else {}
+    staff = {"is_staff": True, "permissions": permissions} if is_operator else {}
     browser = Browser()
     browser.force_login(make_user(*clients, **staff))  # type: ignore[arg-type]
     return f"sessionid={browser.cookies['sessionid'].value}"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from llmjobs.live import alarms
 from llmjobs.live.hub import current_hub
 from llmjobs.live.threads import in_hub_thread, in_slow_thread, in_thread
 from llmjobs.models import Client, Job
@@ -15,6 +16,7 @@ async def hub(transactional_db):
     hub = current_hub()
     yield hub
     await hub.close()
+    await alarms.settled()
     for run in (in_thread, in_hub_thread, in_slow_thread):
         await run(bool)  # what still ran there has ended, and holds up no flush
 

@@ -335,3 +335,14 @@ def test_a_few_failures_among_many_answers_open_nothing(hand: Hand) -> None:
         say(hand, job, down=1)
     hand.fold()
     assert account(pool).blocked_by is None
+
+
+def test_a_breaker_that_closes_leaves_other_incidents_of_its_provider_open(hand: Hand, pool: Model) -> None:
+    open_quota_breaker(hand, pool)
+    other = Incident.objects.create(kind="blocked", level="warning", provider=pool.provider)
+    let_pass(31)
+    [probe] = hand.claim(pool, 20)
+    hand.settle(probe, input_tokens=1, output_tokens=1, cost=2.0, sent_ago_s=1.0)
+    hand.claim(pool, 1)
+    assert list(Incident.objects.filter(closed_at=None)) == [other]
+    assert Incident.objects.get(kind="breaker").closed_at is not None

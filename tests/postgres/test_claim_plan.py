@@ -156,11 +156,16 @@ def test_what_a_worker_writes_is_found_by_its_keys(backlog, statistics):
         "worker": f"'{hand.worker}'",
         "lease_lost": "0",
         "client_id": "null",
+        "even_dead": "true",
+        "priority": "8",
+        "word": "'low'",
+        "pool": str(make_model().pk),
         "ids": f"'{{{','.join(str(job.id) for job in claimed)}}}'",
         "events": f"'{json.dumps(events)}'::json",
         "settlements": f"'{json.dumps([_row(settlement(job)) for job in claimed])}'::json",
     }
-    for verb in ("settle", "append_events", "cancel", "heartbeat"):
+    operators = ("cancel", "requeue", "reprioritize", "move", "discard", "restore")
+    for verb in ("settle", "append_events", "heartbeat", *operators):
         nodes = plans(hand, load(verb), params, pin=load("pin_writes") if verb == "settle" else None)
         assert looked_at(nodes)["llmjobs_job"] <= 16 * 10, (verb, looked_at(nodes))
 

@@ -11,7 +11,7 @@ from django.http import QueryDict
 
 from llmjobs import fallback as moving
 from llmjobs import queue
-from llmjobs.admin.job_search import AskedModelFilter
+from llmjobs.admin.job_filters import AskedModelFilter
 from llmjobs.api.listing import page, parse
 from llmjobs.events import WORK_CHANNEL
 from llmjobs.leases import Claimed

@@ -112,7 +112,8 @@ def test_an_incident_is_told_once_when_it_opens_and_once_when_it_closes(hand, re
     assert unblocked["text"].startswith(f"{provider} answers again; its jobs go on.")
     assert blocked["data"] | {"opened_at": 0} == {
         "provider": provider, "model": None, "reason": "provider_quota", "words": "You exceeded your\ncurrent quota.",
-        "opened_at": 0, "closed_at": None,
+        "opened_at": 0, "closed_at": None, "kind": "breaker", "level": "critical", "tier": None, "client": None,
+        "link": f"/admin/llmjobs/provider/{incident.provider_id}/change/",
     }  # fmt: skip
     assert unblocked["data"]["closed_at"].endswith("Z")
     assert [message.subject for message in mail.outbox] == [

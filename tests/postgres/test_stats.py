@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from llmjobs import counts, queue, stats
 from llmjobs.models import Attempt, Client, Job, JobCountChange, JobCountTurn, Tier
+from llmjobs.pinning import pinned
 from llmjobs.sql import load
 from llmjobs.states import State
 from llmjobs.stats import queue_stats
@@ -209,17 +210,19 @@ def test_statistics_walk_indexes_and_look_at_little(backlog, statistics):
     for name, literals in (
         ("stats", {"clients": 1_000}),
         ("waits", {}),
+        ("tiers_now", {}),
         ("stats_of_clients", {}),
         ("waits_of_clients", {"heads": 100}),
     ):
-        with stats._pinned():
+        with pinned():
             nodes = _plan(load(name, **literals), {"client_ids": [client.id]})
         assert [node for node in nodes if node["Node Type"] == "Seq Scan" and node["Relation Name"] in HOT] == [], name
         # Where ANALYZE saw empty tables, all counts of clients may be read and sorted; never their jobs.
         assert _rows_looked_at(nodes) < CLIENTS + 1_500, (name, _rows_looked_at(nodes))
 
 
-def test_the_oldest_is_found_without_walking_what_left_before_it(backlog):
+@pytest.mark.parametrize(("statement", "index"), [("waits", "job_queued_since"), ("tiers_now", "job_queued_of_tier")])
+def test_the_oldest_is_found_without_walking_what_left_before_it(backlog, statement, index):
     """Under a snapshot that is held open, as a backup holds one, all that was claimed since is still in the index."""
     with transaction.atomic():
         with connection.cursor() as cursor:
@@ -229,9 +232,9 @@ def test_the_oldest_is_found_without_walking_what_left_before_it(backlog):
         def expire_most() -> tuple[int, int]:
             kept = Job.objects.order_by("-id")[10].id
             Job.objects.filter(id__lt=kept).update(state="expired", finished_at=timezone.now())
-            before = _index_reads(load("waits"))
+            before = _index_reads(load(statement), index)
             count()
-            return before, _index_reads(load("waits"))
+            return before, _index_reads(load(statement), index)
 
         [(before, after)] = together([expire_most])
     assert before > 300, "it did not walk what is dead"
@@ -316,7 +319,7 @@ def _rows_looked_at(nodes: list[dict]) -> float:
 
 
 def _pages_of_changes() -> int:
-    with stats._pinned():
+    with pinned():
         nodes = _plan(load("stats", clients=1_000), {})
     return sum(
         node["Shared Hit Blocks"] + node["Shared Read Blocks"]
@@ -325,12 +328,10 @@ def _pages_of_changes() -> int:
     )
 
 
-def _index_reads(statement: str) -> int:
+def _index_reads(statement: str, index: str) -> int:
     """Pages that the search for the oldest looked at."""
-    with stats._pinned():
+    with pinned():
         nodes = _plan(statement, {})
     return sum(
-        node["Shared Hit Blocks"] + node["Shared Read Blocks"]
-        for node in nodes
-        if node.get("Index Name") == "job_queued_since"
+        node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in nodes if node.get("Index Name") == index
     )

@@ -1,5 +1,6 @@
 """The state machine: every verb from every state, with a held and a stale lease, does what the table says."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,8 @@ from llmjobs import queue
 from llmjobs.errors import JobNotFound, NotAllowed
 from llmjobs.leases import Claimed
 from llmjobs.models import Attempt, Client, Job, JobEvent, JobRequest, JobResult, Model, Worker
-from llmjobs.states import REQUEUEABLE, TERMINAL, TRANSITIONS, State
+from llmjobs.states import DEAD_LETTERS, REQUEUEABLE, TERMINAL, TRANSITIONS, WAITING, Priority, State
+from llmjobs.submissions import parse
 from tests.factories import make_model
 from tests.hands import Hand, claimed_job, settlement, submit
 
@@ -55,12 +57,16 @@ def check(before: Job, allowed: frozenset[State], *, but: frozenset[str] = froze
     after = Job.objects.get(id=before.id)
     if allowed:
         assert after.state in allowed, f"{before.state} became {after.state}, allowed: {sorted(allowed)}"
-        changed = after.state != before.state
-        assert (after.epoch > before.epoch) == changed, f"{before.state}: the epoch rises with each change of state"
+        is_told = after.state != before.state or (before.state in WAITING and where(after) != where(before))
+        assert (after.epoch > before.epoch) == is_told, f"{before.state}: the epoch rises with what a viewer is told of"
     else:
         fields = {field.attname for field in Job._meta.concrete_fields} - but
         changes = {name for name in fields if getattr(before, name) != getattr(after, name)}
         assert changes == set(), f"{before.state} allows nothing, and these changed"
+
+
+def where(job: Job) -> tuple[int, int]:
+    return job.pool_id, job.priority
 
 
 def carry_out(verb: str, hand: Hand, pool: Model, job_id: int) -> frozenset[str]:
@@ -80,13 +86,24 @@ def carry_out(verb: str, hand: Hand, pool: Model, job_id: int) -> frozenset[str]
             queue.cancel([job_id])
         case "requeue":
             queue.requeue([job_id])
+        case "requeue_as":
+            with suppress(NotAllowed):
+                queue.requeue_as(job_id, parse({"model": pool.name, "input": "Say it."}))
+        case "cancel_dead":
+            queue.cancel([job_id], even_dead=True)
+        case "reprioritize":
+            queue.reprioritize([job_id], Priority.LOW)
+        case "move":
+            queue.move([job_id], make_model().pk)
         case "reclaim":
             Worker.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
             hand.reclaim()
     return frozenset()
 
 
-@pytest.mark.parametrize("verb", ["claim", "stage", "expire", "cancel", "requeue", "reclaim"])
+@pytest.mark.parametrize("verb", [
+    "claim", "stage", "expire", "cancel", "requeue", "reclaim", "requeue_as", "cancel_dead", "reprioritize", "move",
+])  # fmt: skip
 def test_a_verb_takes_a_job_where_the_table_says_and_nowhere_else(hand, client, verb):
     for state in State:
         job_id, pool, _ = arrive(state, hand, client)
@@ -145,7 +162,8 @@ def test_the_table_names_every_way_out_of_every_state():
         if state == State.COMPLETED:
             assert leaves == set(), "an answer stands"
         elif state in REQUEUEABLE:
-            assert leaves == {"requeue"}
+            operators = {"cancel_dead", "discard", "restore"} if state in DEAD_LETTERS else set()
+            assert leaves == {"requeue", "requeue_as"} | operators
         else:
             assert "cancel" in leaves
 

@@ -155,6 +155,24 @@ def check_counts() -> None:
     assert not queued, "queued jobs without a lane"
 
 
+def check_dead_letters(discarded: Iterable[int] = ()) -> None:
+    """A dead letter for each dead or failed job but those, and it says what the job's end was."""
+    letters = rows("select * from llmjobs_deadletter order by job_id")
+    ended = rows(
+        """
+        select j.id as job_id, j.state, coalesce(r.error_code, '') as error_code,
+            coalesce(r.error_class, '') as error_class, j.pool_id, j.client_id, j.tier_id
+        from llmjobs_job j
+        left join llmjobs_jobresult r on r.job_id = j.id
+        where j.state in ('dead', 'failed')
+        order by j.id
+        """
+    )
+    left_out = set(discarded)
+    expected = [letter for letter in ended if letter["job_id"] not in left_out]
+    assert [{name: letter[name] for name in letter if name != "since"} for letter in letters] == expected
+
+
 def check_levels() -> None:
     """After a sweep: a ready lane's level is its priority, raised by what its head has waited, and its size."""
     lanes = rows(

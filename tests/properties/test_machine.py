@@ -28,12 +28,14 @@ from llmjobs import queue
 from llmjobs.errors import NotAllowed
 from llmjobs.leases import Claimed
 from llmjobs.models import Client, HandlerCall, Job, JobRequest, Model, Tier, WebhookDelivery, Worker
-from llmjobs.states import REQUEUEABLE, TERMINAL, WAITING, State
+from llmjobs.states import DEAD_LETTERS, REQUEUEABLE, TERMINAL, WAITING, Priority, State
+from llmjobs.submissions import parse
 from tests.factories import make_client, make_model
 from tests.hands import Hand, hands, submit
 from tests.properties.ground import (
     FairOrder,
     check_counts,
+    check_dead_letters,
     check_floors,
     check_identity,
     check_levels,
@@ -62,13 +64,14 @@ class Verbs(RuleBasedStateMachine):
     hands: list[Hand]
     clients: list[Client]
     pool: Model
+    elsewhere: Model
 
     @initialize()
     def begin(self) -> None:
         empty()
         Client.objects.update(is_paused=False, max_running=None, weight=1)
         Model.objects.update(max_running=None)
-        Tier.objects.update(weight=1, aging_s=300)
+        Tier.objects.update(weight=1, aging_s=300, max_priority=0)
         for client, name in zip(self.clients, ["enterprise", "enterprise", "pro", "free"], strict=True):
             Client.objects.filter(pk=client.pk).update(tier=Tier.objects.get(name=name))
         self.states: dict[int, State] = {}
@@ -79,6 +82,7 @@ class Verbs(RuleBasedStateMachine):
         self.kept: set[int] = set()  # on_interrupt: keep
         self.said: set[int] = set()  # of what runs, the jobs that have some text
         self.erased: set[int] = set()
+        self.discarded: set[int] = set()
         self.aged: set[int] = set()  # past their age, if they are over
         self.gone: list[dict[str, Any]] = []  # what the attempts used that were removed
 
@@ -137,10 +141,68 @@ class Verbs(RuleBasedStateMachine):
         ids = self.picked(picks, set(State))
         expected = [job_id for job_id in ids if self.states[job_id] in REQUEUEABLE and job_id not in self.erased]
         assert sorted(queue.requeue(ids)) == expected
-        for job_id in expected:
+        self.begin_again(expected)
+
+    def begin_again(self, ids: Iterable[int]) -> None:
+        for job_id in ids:
             self.states[job_id] = State.QUEUED
-            self.cancels.discard(job_id)
+            for known in (self.cancels, self.aged, self.discarded):
+                known.discard(job_id)
+
+    @rule(picks=PICKS, priority=PRIORITIES, is_moved=st.booleans())
+    def requeue_as(self, picks: list[int], priority: str, is_moved: bool) -> None:
+        for job_id in self.picked(picks, REQUEUEABLE):
+            if job_id in self.erased:
+                with pytest.raises(NotAllowed):
+                    queue.asked_of(Job.objects.get(pk=job_id))
+                continue
+            asked = queue.asked_of(Job.objects.select_related("pool", "home").get(pk=job_id)) | {"priority": priority}
+            if is_moved:
+                asked |= {"model": self.elsewhere.name, "body": asked["body"] | {"n": 2}}
+            assert queue.requeue_as(job_id, parse(asked)) == [job_id]
+            self.begin_again([job_id])
+
+    @rule(picks=PICKS, priority=st.sampled_from(list(Priority)))
+    def reprioritize(self, picks: list[int], priority: Priority) -> None:
+        ids = self.picked(picks, set(State) - TERMINAL)
+        there = set(Job.objects.filter(id__in=ids, priority=priority).values_list("id", flat=True))
+        assert sorted(queue.reprioritize(ids, priority)) == sorted(set(ids) - there)
+
+    @rule(picks=PICKS, is_back=st.booleans())
+    def move_to(self, picks: list[int], is_back: bool) -> None:
+        pool = self.pool if is_back else self.elsewhere
+        ids = self.picked(picks, set(State))
+        expected = Job.objects.filter(id__in=ids, state__in=WAITING).exclude(pool=pool).order_by("id")
+        assert list(expected.values_list("id", flat=True)) == sorted(queue.move(ids, pool.pk))
+
+    @rule(picks=PICKS)
+    def give_up(self, picks: list[int]) -> None:
+        """A second end, which is told like the first; of an erased one nobody knows to whom."""
+        ids = self.picked(picks, DEAD_LETTERS)
+        assert sorted(queue.cancel(ids, even_dead=True)) == ids
+        for job_id in ids:
+            self.states[job_id] = State.CANCELLED
+            self.ends[job_id] += job_id not in self.erased
+            self.discarded.discard(job_id)
             self.aged.discard(job_id)
+
+    @rule(picks=PICKS, is_back=st.booleans())
+    def discard(self, picks: list[int], is_back: bool) -> None:
+        ids = self.picked(picks, set(State))
+        letters = {job_id for job_id in ids if self.states[job_id] in DEAD_LETTERS}
+        if is_back:
+            assert set(queue.restore(ids)) == letters & self.discarded
+            self.discarded -= letters
+        else:
+            assert set(queue.discard(ids)) == letters - self.discarded
+            self.discarded |= letters
+
+    @rule(picks=PICKS)
+    def erase_many(self, picks: list[int]) -> None:
+        ids = self.picked(picks, set(State))
+        expected = [job_id for job_id in ids if self.states[job_id] in TERMINAL]
+        assert queue.erase_many(ids) == expected
+        self.erased.update(expected)
 
     @rule(picks=PICKS)
     def erase(self, picks: list[int]) -> None:
@@ -174,6 +236,7 @@ class Verbs(RuleBasedStateMachine):
             for known in (self.states, self.told, self.ends):
                 del known[job_id]
         self.erased -= expected
+        self.discarded -= expected
 
     @rule(picks=PICKS)
     def prune_bodies(self, picks: list[int]) -> None:
@@ -223,7 +286,7 @@ class Verbs(RuleBasedStateMachine):
         claimed: list[Claimed] = []
         hand.fold()
         while left and again:
-            order = FairOrder.now(Model.objects.get(), short_only=short_only)
+            order = FairOrder.now(self.pool_now(), short_only=short_only)
             claim = hand.claim_once(self.pool, left, exclude=exclude, short_only=short_only)
             order.follow(claim.jobs)
             order.check()
@@ -233,9 +296,12 @@ class Verbs(RuleBasedStateMachine):
         for job in claimed:
             self.start(hand, job)
 
-    @rule(worker=st.integers(0, 1), count=st.integers(1, 3))
-    def claim_as_it_comes(self, worker: int, count: int) -> None:
-        for job in self.hands[worker].claim(self.pool, count):
+    def pool_now(self) -> Model:
+        return Model.objects.get(pk=self.pool.pk)
+
+    @rule(worker=st.integers(0, 1), count=st.integers(1, 3), is_elsewhere=st.booleans())
+    def claim_as_it_comes(self, worker: int, count: int, is_elsewhere: bool) -> None:
+        for job in self.hands[worker].claim(self.elsewhere if is_elsewhere else self.pool, count):
             self.start(self.hands[worker], job)
 
     def start(self, hand: Hand, job: Claimed) -> None:
@@ -326,6 +392,10 @@ class Verbs(RuleBasedStateMachine):
         assert asked == self.states.keys() - self.erased
 
     @invariant()
+    def dead_letters_are_those_that_nobody_discarded(self) -> None:
+        check_dead_letters(self.discarded)
+
+    @invariant()
     def virtual_time_is_what_was_used(self) -> None:
         check_identity(self.gone)
 
@@ -340,7 +410,7 @@ def test_any_order_of_verbs_keeps_every_law(settings: Any) -> None:
     settings.LLMJOBS_BACKOFF_CAP_S = 3_600
     settings.LLMJOBS_RETRY_MIN_PER_S = 100_000  # storms are another test's
     Verbs.clients = [make_client(f"c{n}", tier="enterprise") for n in range(4)]
-    Verbs.pool = make_model()
+    Verbs.pool, Verbs.elsewhere = make_model(), make_model(input_usd_per_mtok=1, output_usd_per_mtok=4)
     with hands(2) as Verbs.hands:
         run_state_machine_as_test(Verbs, settings=EFFORT)
 

@@ -1,13 +1,17 @@
 """What the formatter of the site's log leaves out, and what it leaves in."""
 
+import json
 import logging
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DataError, IntegrityError, OperationalError, connection
 
-from project.logs import LineFormatter, words
+from llmjobs.states import State
+from project.logs import JsonFormatter, LineFormatter, words
 
 SECRET = "the text of a prompt"
 
@@ -91,3 +95,50 @@ def test_a_task_that_nobody_awaited_is_told_without_its_error():
 
 def test_a_developer_sees_all():
     assert SECRET in line_of(caught(ValueError(SECRET)), shows_all=True)
+
+
+def object_of(message: str, *args: Any, error: BaseException | None = None, name: str = "llmjobs.x") -> dict[str, Any]:
+    info = (type(error), error, error.__traceback__) if error is not None else None
+    record = logging.LogRecord(name, logging.INFO, __file__, 1, message, args, info)
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    return json.loads(line)
+
+
+def test_as_json_an_event_is_its_fields_and_numbers_are_numbers():
+    shown = object_of(
+        "event=attempt job=%s attempt=%s client=%s waited_s=%.3f cost_usd=%s first_token_s=%s state=%s why='two words'",
+        UUID(int=7), 2, "42", 0.12345, "0.000012", "-", State.DEAD,
+    )  # fmt: skip
+
+    at = shown.pop("at")
+    assert datetime.fromisoformat(at).tzinfo is not None
+    assert shown == {
+        "level": "INFO", "logger": "llmjobs.x", "event": "attempt", "job": str(UUID(int=7)), "attempt": 2,
+        "client": "42", "waited_s": 0.123, "cost_usd": 0.000012, "first_token_s": None, "state": "dead",
+        "why": "two words",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "args", "shown"),
+    [
+        ("event=%s model=%s", ("provider_blocked", "m"), {"event": "provider_blocked", "model": "m"}),
+        ("event=pruned %s=%s kept=%s", ("jobs", 5, 0), {"event": "pruned", "jobs": 5, "kept": 0}),
+        ("event=gone found=%r: called anew", ("x",), {"event": "gone", "message": "event=gone found='x': called anew"}),
+        ("HTTP %s", ("GET /",), {"message": "HTTP GET /"}),
+        ("event=x reason=%s", (ValueError(SECRET),), {"event": "x", "reason": words(ValueError(SECRET))}),
+        ("event=x job=%s", ('1"\n{"event": "forged"}',), {"event": "x", "job": '1"\n{"event": "forged"}'}),
+    ],
+)
+def test_as_json_no_line_is_lost_split_or_forged(message, args, shown):
+    assert {name: value for name, value in object_of(message, *args).items() if name in shown} == shown
+
+
+def test_as_json_an_error_is_told_without_what_it_quotes():
+    shown = object_of("event=x", error=caught(RuntimeError("x"), caught(KeyError(SECRET))))
+
+    assert 'test_log_lines.py", line' in shown["exception"] and "which led to" in shown["exception"]
+    assert SECRET not in json.dumps(shown)
+    task = f"Task exception was never retrieved\nfuture: <Task finished exception=ValueError('{SECRET}')>"
+    assert SECRET not in json.dumps(object_of(task, error=caught(ValueError(SECRET)), name="asyncio"))

@@ -64,6 +64,13 @@ def test_a_deployment_whose_webhooks_reach_into_its_network_is_warned() -> None:
     assert checks.check_webhooks_stay_outside() == []
 
 
+def test_a_deployment_whose_metrics_are_open_is_warned() -> None:
+    with override_settings(LLMJOBS_METRICS_OPEN=True):
+        (warning,) = checks.check_metrics_have_a_reader()
+    assert warning.id == "llmjobs.W002" and "LLMJOBS_METRICS_TOKEN" in (warning.hint or "")
+    assert checks.check_metrics_have_a_reader() == []
+
+
 def test_another_engine_than_postgres_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
     monkeypatch.setattr(checks, "connections", ConnectionHandler(sqlite))
@@ -98,3 +105,16 @@ def test_an_operators_webhook_that_can_not_work_is_an_error_that_shows_no_secret
 )
 def test_an_operators_webhook_may_be_a_host_of_one_word() -> None:
     assert checks.check_operator_webhook() == []
+
+
+@pytest.mark.parametrize(
+    "url", ["llm.example.org", "ftp://llm.example.org", "https://a b", "https://x.org/?q=1", "https://x.org/#a"]
+)
+def test_a_site_url_that_no_link_can_begin_with_is_an_error(settings, url):
+    settings.LLMJOBS_SITE_URL = url
+    [error] = checks.check_site_url()
+    assert error.id == "llmjobs.E007"
+    assert url in error.msg
+    for fine in ("", "https://llm.example.org", "http://llm:8000/prefix/"):
+        settings.LLMJOBS_SITE_URL = fine
+        assert checks.check_site_url() == []

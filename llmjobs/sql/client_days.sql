@@ -1,0 +1,11 @@
+-- Called by: tallies.client_days.
+-- Parameters: client; days: how many, today (UTC) the last.
+-- Returns: a row a day, the oldest first, days on which nothing was used too. Index: clientday_of_day, a probe a day.
+select g.day::date, coalesce(d.jobs, 0), coalesce(d.attempts, 0), coalesce(d.input_tokens, 0), coalesce(d.output_tokens, 0),
+    coalesce(d.usd, 0)
+from (select (statement_timestamp() at time zone 'UTC')::date as today) as n
+cross join lateral generate_series(n.today - (%(days)s - 1), n.today, interval '1 day') as g (day)
+left join lateral (
+    select * from llmjobs_clientday where day = g.day::date and client_id = %(client)s limit 1
+) as d on true
+order by g.day

@@ -1,0 +1,553 @@
+"""The watch: what is wrong opens one incident, is told once, and once more when it is over; and nothing flaps."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import psycopg
+import pytest
+from django.core import mail
+from django.core.management import call_command
+from django.db import OperationalError, connection
+from django.db.models import F
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from llmjobs import counts, findings, pauses, watch
+from llmjobs.database import dsn
+from llmjobs.handbook import HANDBOOK
+from llmjobs.incidents import Teller, open_incidents
+from llmjobs.models import (
+    BucketKind,
+    BucketTurn,
+    Client,
+    DeadLetter,
+    Flow,
+    FlowTurn,
+    Incident,
+    Job,
+    Model,
+    PoolSample,
+    Spending,
+    Tier,
+    WebhookDelivery,
+    Worker,
+)
+from llmjobs.models.incidents import Kind
+from llmjobs.sql import load
+from tests.factories import make_client, make_job, make_model
+from tests.postgres.test_incidents import Receiver
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LONG_AGO = timedelta(minutes=10)
+
+
+@asynccontextmanager
+async def connect():
+    async with await psycopg.AsyncConnection.connect(**dsn()) as conn:
+        yield conn
+
+
+def look(hand: Any) -> watch.Looked:
+    looked = hand.run(watch.look(hand.connection, every_s=0.0))
+    assert looked is not None
+    return looked
+
+
+def tell(hand: Any) -> None:
+    hand.run(Teller(connect).tell())
+
+
+def time_goes_by(seconds: float = 100) -> None:
+    """For what is open: it was not seen since."""
+    Incident.objects.filter(closed_at=None).update(seen_at=F("seen_at") - timedelta(seconds=seconds))
+
+
+def kinds_open() -> list[str]:
+    return sorted(Incident.objects.filter(closed_at=None).values_list("kind", flat=True))
+
+
+def a_month() -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute("select llmjobs_month(statement_timestamp())")
+        return cursor.fetchone()[0]
+
+
+# What is wrong, and how it is mended: each leaves what undoes it.
+
+
+def old_job(**fields: Any) -> Job:
+    return make_job(available_at=timezone.now() - LONG_AGO, **fields)
+
+
+def a_backlog(_: ExitStack) -> Callable[[], Any]:
+    old_job(client=make_client(tier="pro"))
+    return lambda: Job.objects.update(available_at=Now())
+
+
+def no_worker(_: ExitStack) -> Callable[[], Any]:
+    Tier.objects.update(backlog_target_s=3600)
+    old_job()
+    Worker.objects.update(heartbeat_at=timezone.now() - LONG_AGO)
+    return lambda: Worker.objects.update(heartbeat_at=Now())
+
+
+def blocked(_: ExitStack) -> Callable[[], Any]:
+    model, now = make_model("gpt"), timezone.now()
+    BucketTurn.objects.create(
+        kind=BucketKind.POOL,
+        of_id=model.pk,
+        turn=1,
+        queued=7,
+        blocked_by="rate_limit",
+        blocked_until=now.timestamp() + 60,
+    )
+    for ago_s in (130, 90, 45, 15):
+        sample(model, ago_s, blocked_by="rate_limit")
+    return lambda: BucketTurn.objects.update(blocked_by=None, blocked_until=None)
+
+
+def sample(model: Model, ago_s: float, **fields: Any) -> None:
+    numbers = {"requests": 0, "tokens": 0, "refusals": 0, "queued": 7, "running": 0, "rpm": 1, "tpm": 1}
+    PoolSample.objects.create(pool=model, at=timezone.now() - timedelta(seconds=ago_s), **numbers, **fields)
+
+
+def claims_paused(_: ExitStack) -> Callable[[], Any]:
+    pauses.pause_claims(by="ann", reason="The provider mends something.")
+    return lambda: pauses.resume_claims(by="ann")
+
+
+def dead_letters(_: ExitStack, count: int = 25, ago_s: float = 5) -> Callable[[], Any]:
+    client, model = make_client(), make_model()
+    first, since = (DeadLetter.objects.count() + 1) * 1_000, timezone.now() - timedelta(seconds=ago_s)
+    DeadLetter.objects.bulk_create(
+        DeadLetter(
+            job_id=first + n,
+            state="dead",
+            error_code="server_error",
+            pool=model,
+            client=client,
+            tier=client.tier,
+            since=since,
+        )
+        for n in range(count)
+    )
+    return lambda: DeadLetter.objects.all().delete()
+
+
+def a_budget(_: ExitStack) -> Callable[[], Any]:
+    client = make_client("acme", monthly_budget_usd=100)
+    Spending.objects.create(client=client, month=a_month(), usd=85)
+    return lambda: Client.objects.update(monthly_budget_usd=1000)
+
+
+def webhooks(_: ExitStack) -> Callable[[], Any]:
+    client, now = make_client(), timezone.now()
+    rows = [
+        WebhookDelivery(
+            job_id=n, client=client, epoch=1, type="job.dead", url="https://hooks.example/a", tries=9,
+            **({"state": "failed", "ended_at": now} if n % 2 else {"state": "pending"}),
+        )
+        for n in range(1, 25)
+    ]  # fmt: skip
+    WebhookDelivery.objects.bulk_create(rows)
+    return lambda: WebhookDelivery.objects.all().delete()
+
+
+def a_snapshot(stack: ExitStack) -> Callable[[], Any]:
+    held = stack.enter_context(psycopg.connect(**dsn() | {"application_name": "nightly-report", "autocommit": True}))
+    held.execute("begin isolation level repeatable read")
+    held.execute("select count(*) from llmjobs_tier")
+    return lambda: held.execute("rollback")
+
+
+SCENES = {
+    "backlog": a_backlog, "no_worker": no_worker, "blocked": blocked, "claims_paused": claims_paused,
+    "dead_letters": dead_letters, "budget": a_budget, "webhooks": webhooks, "snapshot": a_snapshot,
+}  # fmt: skip
+SAID = {
+    "backlog": "Backlog of tier pro since ",
+    "no_worker": "No worker since ",
+    "blocked": "gpt at ",
+    "claims_paused": "Paused by ann at ",
+    "dead_letters": "25 in ten minutes; usual are 0. Most: server_error in model-",
+    "budget": "$85.00 of $100.00 are spent this month",
+    "webhooks": "12 were tried 3 times or more; to 1 receivers, most to hooks.example: 24.",
+    "snapshot": "Session 'nightly-report' of ",
+}
+
+
+@pytest.fixture
+def hook(settings: Any) -> Iterator[Receiver]:
+    """The operators' webhook."""
+    hook = Receiver()
+    settings.LLMJOBS_OPERATOR_WEBHOOK_URL = hook.url
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_every_kind_has_a_scene_here_and_an_entry_in_the_handbook() -> None:
+    assert set(HANDBOOK) == set(Kind.values) == {"breaker", *SCENES}
+    assert {kind for check in watch.CHECKS for kind in check.kinds} == set(SCENES)
+
+
+def test_what_is_wrong_is_told_once_and_once_more_when_it_is_over(
+    hand: Any, hook: Receiver, settings: Any, stack: ExitStack
+) -> None:
+    settings.LLMJOBS_SITE_URL = "https://llm.example.org/"
+    assert look(hand) == (0, 0), "nothing is wrong yet"
+    for kind, begin in SCENES.items():
+        hook.calls.clear()
+        if kind == "snapshot":
+            settings.LLMJOBS_ALERT_SNAPSHOT_S = 0.0
+        mend = begin(stack)
+        assert [look(hand), look(hand)] == [(1, 0), (0, 0)], kind
+        tell(hand)
+        tell(hand)
+        [opened] = hook.events
+        assert (opened["type"], opened["data"]["kind"]) == ("incident.opened", kind)
+        assert SAID[kind] in opened["text"]
+        assert opened["data"]["link"].startswith("https://llm.example.org/admin/llmjobs/"), kind
+        mend()
+        assert look(hand) == (0, 0), f"{kind} may come back in a moment"
+        time_goes_by()
+        assert [look(hand), look(hand)] == [(0, 1), (0, 0)], kind
+        tell(hand)
+        tell(hand)
+        assert [event["type"] for event in hook.events] == ["incident.opened", "incident.closed"]
+        assert "over, after " in hook.events[1]["text"]
+    assert Incident.objects.exclude(closed_at=None).count() == len(SCENES)
+
+
+def test_nothing_opens_on_a_site_that_is_well(hand: Any) -> None:
+    client = make_client(monthly_budget_usd=100, max_running=4)
+    Spending.objects.create(client=client, month=a_month(), usd=70)
+    for state in ("queued", "running", "completed", "dead", "failed", "cancelled", "expired", "scheduled"):
+        make_job(state, client=client)
+    assert look(hand) == (0, 0)
+    assert not Incident.objects.exists()
+
+
+def test_two_watches_at_once_open_one(hand: Any, other: Any) -> None:
+    a_backlog(ExitStack())
+
+    async def both() -> list[Any]:
+        async with hand.connection.transaction():
+            first = await watch.look(hand.connection, every_s=0.0)
+            async with connect() as conn:
+                second = await watch.look(conn, every_s=0.0)
+        return [first, second]
+
+    assert hand.run(both()) == [(1, 0), None]
+    assert other.run(watch.look(other.connection)) is None, "somebody just looked"
+    assert watch.look_here(every_s=0.0) == (0, 0)
+    assert kinds_open() == ["backlog"]
+
+
+def test_a_flicker_is_not_told(hand: Any) -> None:
+    mend = a_backlog(ExitStack())
+    look(hand)
+    mend()
+    time_goes_by(30)
+    assert look(hand) == (0, 0)
+    Job.objects.update(available_at=timezone.now() - LONG_AGO)
+    time_goes_by(30)
+    assert look(hand) == (0, 0), "seen again"
+    time_goes_by(60)
+    mend()
+    assert look(hand) == (0, 0), "from when it was seen last"
+    assert kinds_open() == ["backlog"]
+
+
+def test_an_incident_stays_open_down_to_less_than_what_opens_it(hand: Any) -> None:
+    job = make_job(available_at=timezone.now() - timedelta(seconds=270))
+    assert look(hand) == (0, 0), "the target is 300 s"
+    Job.objects.update(available_at=timezone.now() - timedelta(seconds=310))
+    assert look(hand) == (1, 0)
+    Job.objects.update(available_at=timezone.now() - timedelta(seconds=270))
+    time_goes_by()
+    assert look(hand) == (0, 0)
+    Tier.objects.filter(pk=job.tier_id).update(backlog_target_s=60)
+    assert look(hand) == (1, 0), "four times the target is critical"
+    shown = [(row.level, row.kind) for row in open_incidents(5)]
+    assert shown == [("critical", "backlog")], "which has overtaken the warning"
+
+
+def test_what_waits_on_purpose_is_no_backlog(hand: Any) -> None:
+    held = [make_client() for _ in range(4)]
+    jobs = [old_job(client=client) for client in held]
+    Client.objects.filter(pk=held[0].pk).update(is_paused=True)
+    Model.objects.filter(pk=jobs[1].pool_id).update(is_paused=True)
+    for job, is_open, running, most in ((jobs[2], False, 0, None), (jobs[3], True, 2, 4)):
+        flow = Flow.objects.create(pool=job.pool, client=job.client)
+        FlowTurn.objects.create(
+            flow=flow,
+            turn=1,
+            pool=job.pool,
+            client=job.client,
+            tier=job.tier,
+            is_open=is_open,
+            running=running,
+            max_running=most,
+        )
+    limited = old_job()
+    at = timezone.now().timestamp() + 45
+    BucketTurn.objects.create(kind=BucketKind.CLIENT, of_id=limited.client_id, turn=1, requests_at=at)
+    assert look(hand) == (0, 0)
+    Client.objects.update(is_paused=False)
+    assert look(hand) == (1, 0)
+
+
+def test_jobs_that_no_worker_serves_are_named_by_model_and_tier(hand: Any) -> None:
+    Tier.objects.update(backlog_target_s=3600)
+    served, left = make_model("served"), make_model("left")
+    client = make_client(tier="pro")
+    Worker.objects.update(pools=["served"], tiers=["pro"])
+    for model, asked in ((served, client), (left, client), (served, make_client(tier="free"))):
+        old_job(client=asked, model=model)
+    assert look(hand) == (2, 0)
+    found = {
+        (row.pool.name, row.tier.name)
+        for row in Incident.objects.select_related("pool", "tier")
+        if row.pool and row.tier
+    }
+    assert found == {("left", "pro"), ("served", "free")}
+    Worker.objects.update(is_draining=True)
+    assert look(hand) == (1, 0), "who drains claims nothing: one word for all of it"
+
+
+def test_a_restart_is_no_loss_of_workers(hand: Any) -> None:
+    Tier.objects.update(backlog_target_s=3600)
+    old_job()
+    Worker.objects.update(stopped_at=timezone.now() - timedelta(seconds=30))
+    assert look(hand) == (0, 0)
+    Worker.objects.update(stopped_at=timezone.now() - timedelta(seconds=70))
+    assert look(hand) == (1, 0)
+
+
+def test_a_rate_limit_that_comes_and_goes_is_none(hand: Any, stack: ExitStack) -> None:
+    blocked(stack)
+    model = Model.objects.get()
+    for blocked_at, open_at in (([130, 60], [15]), ([60, 15], [130]), ([300, 60], []), ([60, 15], []), ([], [])):
+        PoolSample.objects.all().delete()
+        for ago_s in blocked_at:
+            sample(model, ago_s, blocked_by="rate_limit")
+        for ago_s in open_at:
+            sample(model, ago_s, blocked_by=None)
+        assert look(hand) == (0, 0), (blocked_at, open_at)
+
+
+def test_dead_letters_rise_above_the_usual_and_a_rise_that_lasts_is_not_over(hand: Any, stack: ExitStack) -> None:
+    dead_letters(stack, count=300, ago_s=1800)
+    dead_letters(stack, count=90)
+    assert look(hand) == (0, 0), "50 in ten minutes are usual"
+    dead_letters(stack, count=20)
+    assert look(hand) == (1, 0)
+    dead_letters(stack, count=600, ago_s=1800)
+    time_goes_by()
+    assert look(hand) == (0, 0)
+    assert kinds_open() == ["dead_letters"]
+
+
+def test_a_budget_is_told_at_80_and_at_100_with_what_is_expected_of_its_jobs(hand: Any) -> None:
+    client = make_client(monthly_budget_usd=10)
+    spent = Spending.objects.create(client=client, month=a_month(), usd=7)
+    make_client(monthly_budget_usd=0), make_client()
+    make_job(client=client, est_usd=2)
+    hand.run(counts.count(hand.connection))
+    assert look(hand) == (1, 0)
+    Spending.objects.filter(pk=spent.pk).update(usd=8)
+    assert look(hand) == (1, 0)
+    assert sorted(Incident.objects.values_list("level", flat=True)) == ["critical", "warning"]
+    Spending.objects.filter(pk=spent.pk).update(usd="7.60")
+    time_goes_by()
+    assert look(hand) == (0, 0), "96 %: a margin of five keeps it open"
+    Spending.objects.filter(pk=spent.pk).update(usd=7)
+    time_goes_by()
+    assert look(hand) == (0, 1)
+    Spending.objects.filter(pk=spent.pk).update(month="2020-01-01")
+    time_goes_by()
+    assert look(hand) == (0, 1), "a month begins"
+
+
+def test_a_storm_is_one_message(hand: Any, hook: Receiver, settings: Any) -> None:
+    settings.ADMINS = [("Ops", "ops@example.org")]
+    settings.LLMJOBS_SITE_URL = "https://llm.example.org"
+    month = a_month()
+    for number in range(30):
+        Spending.objects.create(client=make_client(f"c{number:02}", monthly_budget_usd=1), month=month, usd=2)
+    assert look(hand) == (30, 0)
+    tell(hand)
+    [event] = hook.events
+    named = "Budget of c00 used up; Budget of c01 used up; Budget of c02 used up"
+    assert event["text"] == f"30 incidents (budget) opened: {named}; and 27 more."
+    assert (event["data"]["count"], event["data"]["level"], len(event["data"]["incidents"])) == (30, "critical", 30)
+    [message] = mail.outbox
+    assert message.subject == "[llmjobs] 30 incidents (budget) opened"
+    for words in (
+        "Budget of c29 used up since ",
+        "https://llm.example.org/admin/llmjobs/incident/\n",
+        HANDBOOK["budget"].means,
+    ):
+        assert words in message.body
+    assert not Incident.objects.filter(opening_told_at=None).exists()
+
+
+def test_a_check_that_takes_too_long_is_left_out_and_what_is_open_stays(
+    hand: Any, stack: ExitStack, caplog: Any
+) -> None:
+    claims_paused(stack)
+    assert look(hand) == (1, 0)
+    time_goes_by()
+    holder = stack.enter_context(psycopg.connect(**dsn() | {"autocommit": False}))
+    holder.execute("lock table llmjobs_claimspause in access exclusive mode")
+    a_backlog(stack)
+    assert look(hand) == (1, 0), "the others are looked at"
+    assert watch.look_here(every_s=0.0) == (0, 0)
+    holder.rollback()
+    assert kinds_open() == ["backlog", "claims_paused"]
+    assert caplog.text.count("event=check_left_out check=watch_claims") == 2
+
+
+def test_who_may_not_see_when_a_session_began_tells_it_by_its_transactions(
+    hand: Any, settings: Any, stack: ExitStack
+) -> None:
+    settings.LLMJOBS_ALERT_SNAPSHOT_S = 0.0
+    a_snapshot(stack)
+    for _ in range(3):  # transactions go by, and looks
+        make_client()
+        look(hand)
+    with stack.enter_context(psycopg.connect(**dsn() | {"autocommit": False})) as conn:
+        conn.execute("create role llmjobs_plain")
+        conn.execute("grant all on all tables in schema public to llmjobs_plain")
+        conn.execute("set local role llmjobs_plain")
+        rows = conn.execute(load("watch_snapshots", rows=3), {"for_s": 0.0}).fetchall()
+        conn.rollback()
+    assert [(row[0], row[1], row[4]) for row in rows if row[1] == "nightly-report"] == [
+        ("session", "nightly-report", None)
+    ]
+
+
+def test_a_breaker_of_a_worker_of_the_version_before_stands_beside_what_the_watch_opened(
+    hand: Any, stack: ExitStack
+) -> None:
+    blocked(stack)
+    look(hand)
+    model = Model.objects.get(name="gpt")
+    with connection.cursor() as cursor:
+        for _ in range(2):
+            cursor.execute(
+                "insert into llmjobs_incident (provider_id, pool_id, reason, words) "
+                "values (%s, %s, 'provider_auth', '') on conflict do nothing",
+                [model.provider_id, model.pk],
+            )
+    found = Incident.objects.filter(closed_at=None).values_list("kind", "level")
+    assert sorted(found) == [("blocked", "warning"), ("breaker", "critical")]
+
+
+def test_a_look_costs_the_same_statements_and_little_at_ten_thousand_clients(hand: Any, caplog: Any) -> None:
+    pool, tier = make_model(), Tier.objects.get(name="pro")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "insert into llmjobs_client (name, tier_id, webhook_secret, monthly_budget_usd) "
+            "select 'c' || n, %s, '', 100 from generate_series(1, 10000) as n",
+            [tier.pk],
+        )
+        cursor.execute(
+            "insert into llmjobs_spending (client_id, month, usd) select id, %s, 50 from llmjobs_client", [a_month()]
+        )
+        cursor.execute(
+            "insert into llmjobs_jobcount (client_id, tier_id, priority, state, jobs, tokens, usd) "
+            "select c.id, %s, p, s, 1, 1, 1 from llmjobs_client as c, unnest(array[1, 5]) as p, "
+            "unnest(array['queued', 'running', 'completed', 'dead', 'submitted']) as s",
+            [tier.pk],
+        )
+        cursor.execute(
+            "insert into llmjobs_job (public_id, pool_id, client_id, tier_id, endpoint, priority, size, lane_order, "
+            "state, est_input_tokens, est_output_tokens, est_cost, max_attempts, timeout_s, retry_for_s, available_at, "
+            "retry_until) "
+            "select gen_random_uuid(), %s, c.id, %s, '/v1/chat/completions', 5, 0, c.id, 'queued', 1, 1, 1, 1, 1, 1, "
+            "now() - interval '20 min', now() + interval '1 d' from llmjobs_client as c",
+            [pool.pk, tier.pk],
+        )
+        cursor.execute("analyze llmjobs_job, llmjobs_jobcount, llmjobs_client, llmjobs_spending")
+    with CaptureQueriesContext(connection) as one:
+        assert watch.look_here(every_s=0.0) == (1, 0)
+    Spending.objects.update(usd=90)
+    with CaptureQueriesContext(connection) as all_of_them:
+        assert watch.look_here(every_s=0.0) == (10_000, 0)
+    assert look(hand) == (0, 0)
+    assert len(all_of_them) == len(one) == 2 + 3 * (len(watch.CHECKS) + 3), "a savepoint each"
+    assert "check_left_out" not in caplog.text
+
+
+def test_findings_name_at_most_so_many_rows() -> None:
+    """Whatever is wrong, what a look reads and writes is bounded."""
+    assert set(watch.ROWS) == {
+        "watch_waiting",
+        "watch_dead_letters",
+        "watch_webhooks",
+        "watch_snapshots",
+        "watch_budgets",
+    }
+    assert [findings.span(seconds) for seconds in (0.4, 99, 100, 5_999, 6_000, 86_400)] == [
+        "0 s", "99 s", "2 min", "100 min", "2 h", "24 h",
+    ]  # fmt: skip
+
+
+# manage.py watchqueue.
+
+
+def watchqueue(capsys: Any) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        call_command("watchqueue", "--once")
+    return int(end.value.code or 0), capsys.readouterr().out
+
+
+def test_the_command_says_what_is_wrong_as_a_monitoring_plugin_does(
+    hook: Receiver, stack: ExitStack, capsys: Any
+) -> None:
+    assert watchqueue(capsys) == (0, "OK: nothing is wrong.\n")
+    claims_paused(stack)
+    code, said = watchqueue(capsys)
+    assert code == 1
+    assert said.startswith("WARNING: All claims paused since ")
+    no_worker(stack)
+    code, said = watchqueue(capsys)
+    assert code == 2
+    assert [line.partition(":")[0] for line in said.splitlines()] == ["CRITICAL", "WARNING"]
+    assert len(hook.events) == 2, "and tells"
+    with patch("llmjobs.management.commands.watchqueue.watch.look_here", side_effect=OperationalError("gone\nfor now")):
+        assert watchqueue(capsys) == (3, "UNKNOWN: gone for now\n")
+
+
+def test_the_command_goes_on_and_says_what_opens_and_what_is_over(
+    settings: Any, stack: ExitStack, capsys: Any, monkeypatch: Any
+) -> None:
+    settings.LLMJOBS_WATCH_EVERY_S = settings.LLMJOBS_ALERT_CLEAR_S = 0.0
+    mend = claims_paused(stack)
+    steps = iter([lambda: None, mend])
+
+    def sleep(_: float) -> None:
+        step = next(steps, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr("llmjobs.management.commands.watchqueue.time.sleep", sleep)
+    monkeypatch.setattr("llmjobs.management.commands.watchqueue.signal.signal", lambda *_: None)
+    call_command("watchqueue")
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(" since ")[0].partition(":")[0] for line in said] == ["WARNING", "OK"]
+    assert said[1] == "OK: All claims paused: over, after 1 min."
