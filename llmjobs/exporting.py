@@ -21,7 +21,8 @@ CHUNK_WITH_CONTENT = 20  # a request and an output may have some megabytes each
 CONTENT = ("output", "output_text")
 UNSEEN = (*CONTENT, "links", "position", "eta_s", "blocked_by")
 BODIES = ("request__body", "result__output", "result__output_text", "result__error_message")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would calculate
+FORMULA = tuple("=+-@\t\r＝＋－＠")  # what a spreadsheet would calculate  # noqa: RUF001 - wide ones too
+BLANKS = "\ufeff\u200b"  # beside those of `str.isspace`, what a spreadsheet may skip before it looks
 COLUMNS = (
     "id", "status", "client", "tier", "endpoint", "model", "served_by", "priority", "size", "attempt", "failures",
     "created_at", "started_at", "finished_at", "est_input_tokens", "est_output_tokens", "input_tokens",
@@ -110,7 +111,12 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = value.isoformat() if isinstance(value, datetime) else str(value)
-    return f"'{text}" if isinstance(value, str) and text.lstrip(" ").startswith(FORMULA) else text
+    is_formula = text.startswith(FORMULA) or _stripped(text).startswith(FORMULA)
+    return f"'{text}" if isinstance(value, str) and is_formula else text
+
+
+def _stripped(text: str) -> str:
+    return text.lstrip().lstrip(BLANKS).lstrip()
 
 
 def _csv(rows: Any) -> str:

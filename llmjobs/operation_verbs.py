@@ -201,11 +201,15 @@ CANCEL = Verb(
     acts_on=WAITING | {State.RUNNING},
     reasons={State.RUNNING: "told to stop before", **dict.fromkeys(TERMINAL, "over")},
     note="A waiting job is cancelled at once. A running one has its call aborted, and keeps what it said and cost.",
-    undo_note="Can be undone for those that were waiting: they are requeued then, at the end of their lanes. "
-    "Whoever was told of their end was told.",
+    undo_note="Can be undone for those that were waiting: they are requeued then, at the end of their lanes, and "
+    "none before its time. Whoever was told of their end was told.",
     check=_even_dead,
     does=Act(_cancel_refuses, _cancel),
-    undo=Act(_cancel_undo_refuses, lambda ids, params, _: queue.requeue(ids), missed="its request was erased"),
+    undo=Act(
+        _cancel_undo_refuses,
+        lambda ids, params, _: queue.requeue(ids, keeps_time=True),
+        missed="its request was erased",
+    ),
 )
 REPRIORITIZE = Verb(
     name="reprioritize",

@@ -69,10 +69,22 @@ def start(
     except IntegrityError:
         if token is None:
             raise
-        return Operation.objects.get(token=token)
+        return _answered_before(token, fields)
     if operation.total <= IN_REQUEST_MAX and rate_per_s is None:
         carry_out(operation.pk, within_s=IN_REQUEST_S)
     operation.refresh_from_db()
+    return operation
+
+
+def _answered_before(token: UUID, fields: Mapping[str, Any]) -> Operation:
+    """A second click gets what the first one began. A form that was gone back to, and answered otherwise, is told."""
+    operation = Operation.objects.get(token=token)
+    if any(getattr(operation, name) != fields[name] for name in ("params", "rate_per_s")):
+        raise InvalidRequest(
+            "This form was sent before, with another answer, which was carried out. Nothing was done now: send it "
+            "again to have this done too.",
+            param="token",
+        )
     return operation
 
 

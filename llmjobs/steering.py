@@ -72,12 +72,13 @@ def _cancel(ids: list[int], client_id: int | None, even_dead: bool, *, calls_han
     return [row[0] for row in rows]
 
 
-def requeue(job_ids: Iterable[int], *, pool_id: int | None = None) -> list[int]:
+def requeue(job_ids: Iterable[int], *, pool_id: int | None = None, keeps_time: bool = False) -> list[int]:
     """Queue failed, dead, cancelled and expired jobs again, at the end of their lanes. Returns the ids it changed.
 
-    `pool_id`: at another model, for good, as `move` does. Limits of what may wait don't refuse it.
+    `pool_id`: at another model, for good, as `move` does. `keeps_time`: what was to run later still is, for who takes
+    a cancel back. Limits of what may wait don't refuse it.
     """
-    rows = _rows("requeue", ids=list(job_ids), pool=pool_id)
+    rows = _rows("requeue", ids=list(job_ids), pool=pool_id, keeps_time=keeps_time)
     _wake([(job_id, owner, seq) for job_id, owner, seq, *_ in rows], {pool for *_, pool in rows})
     return [row[0] for row in rows]
 

@@ -19,6 +19,7 @@ from llmjobs.pinning import pinned
 from llmjobs.sql import load
 
 Period = Literal["hour", "day"]
+OTHERS = "(others)"  # no model can be called so
 MOMENTS = {"hour": (60, 60), "day": (600, 144)}  # seconds of one, how many
 
 
@@ -137,11 +138,16 @@ def summary(period: Period) -> Moment:
     return _moment(rows, *stood.at(rows[-1].at))
 
 
-def totals() -> Totals:
-    """Since for ever, by tier and model. Never falls: what retention removes stays counted."""
+def totals(named: Sequence[str] | None = None) -> Totals:
+    """Since for ever, by tier and model. Never falls: what retention removes stays counted.
+
+    `named`: only these models by their names, and all others together: clients can make thousands by first use.
+    """
+    params = {"named": None if named is None else list(named), "others": OTHERS}
+    times = _rows("total_times", **params)
     return Totals(
-        [Total(*row) for row in _rows("totals")],
-        [TotalTime(tier, model, of, _histogram(_buckets(of_it))) for tier, model, of, *of_it in _rows("total_times")],
+        [Total(*row) for row in _rows("totals", **params)],
+        [TotalTime(tier, model, of, _histogram(_buckets(of_it))) for tier, model, of, *of_it in times],
     )
 
 

@@ -21,6 +21,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
+from llmjobs.admin.filters import as_id
+
 SELECTED_MAX = 10_000  # a request of some seconds; the rest by doing it again
 LOG_EACH_MAX = 200  # a history entry a row up to here; above, one a batch
 REASON_CHARS_MAX = 200
@@ -67,8 +69,8 @@ def is_across(request: HttpRequest) -> bool:
 
 def bounded(request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
     """`queryset` without what came to match after the question was asked."""
-    up_to = request.POST.get("up_to", "")
-    return queryset.filter(pk__lte=int(up_to)) if up_to.isascii() and up_to.isdigit() else queryset
+    up_to = as_id(request.POST.get("up_to", ""))
+    return queryset if up_to is None else queryset.filter(pk__lte=up_to)
 
 
 def asked(

@@ -122,6 +122,8 @@ def _short(value: float, words: Words) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{sign}{value / size:g}{unit}"
+    if sign and value < 0.001:
+        return f"${value * 1e6:.4g}µ"  # there is no room for zeros
     return f"{sign}{value:.4g}"
 
 

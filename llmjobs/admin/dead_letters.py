@@ -35,7 +35,7 @@ from llmjobs.operation_verbs import VERBS, Verb
 # By action: its verb, the button's word, what the verb is told, and what else is to know of it.
 ACTIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "requeue": ("requeue", "Requeue", {}, ""),
-    "gradually": ("requeue", "Gradually", {}, "The pace is in jobs a second: 0.5 is 30 a minute."),
+    "gradually": ("requeue", "Gradually", {}, ""),
     "cancel": (
         "cancel", "Cancel", {"even_dead": True},
         "Dead and failed jobs are given up: their clients, webhooks and handlers are told that they were cancelled.",
@@ -153,7 +153,9 @@ def _asked(page: admin.ModelAdmin, request: HttpRequest) -> HttpResponseBase:
         raise PermissionDenied
     asked, is_answer = Filter.of(request.POST, prefix=OF), "confirmed" in request.POST
     form = OperationForm(verb, request.POST if is_answer else None, may_see_content=may_see_content(request))
-    form.fields["rate_per_s"].required = name == "gradually"
+    if name == "gradually":
+        form.fields["rate_per_s"].required = True
+        form.fields["rate_per_s"].help_text = "0.5 is 30 a minute."
     token = as_uuid(request.POST.get("token", ""))
     if is_answer and token and form.is_valid():
         try:
@@ -192,7 +194,7 @@ def _question(
         button=f"{verb.title} {found.jobs:,} dead {'letter' if found.jobs == 1 else 'letters'}",
         lines=lines,
         notes=[*notes, *filter(None, [ACTIONS[name][3]])],
-        hidden=[*replace(asked, until=until).query(prefix=OF), ("token", request.POST.get("token") or str(uuid4()))],
+        hidden=[*replace(asked, until=until).query(prefix=OF), ("token", str(uuid4()))],
     )
     return confirm.asked(page, request, question, form=form)
 

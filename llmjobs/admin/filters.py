@@ -18,6 +18,8 @@ from django.utils import timezone
 
 SUGGESTIONS_MAX = 50
 VALUE_CHARS_MAX = 300
+ID_DIGITS_MAX = 19
+YEARS = range(1900, 9000)  # arithmetic and every zone have room around these
 
 
 class QueryFilter(ListFilter):
@@ -213,11 +215,19 @@ def _moment(text: str, *, is_end: bool) -> datetime:
     if "T" not in text:
         return _midnight(text) + timedelta(days=1 if is_end else 0)
     at = datetime.fromisoformat(text.replace(" ", "+"))  # a + that was not escaped
-    return at if at.tzinfo else at.replace(tzinfo=timezone.get_current_timezone())
+    return _of_our_years(at if at.tzinfo else at.replace(tzinfo=timezone.get_current_timezone()))
 
 
 def _midnight(day: str) -> datetime:
-    return datetime.combine(date.fromisoformat(day), datetime.min.time(), timezone.get_current_timezone())
+    return _of_our_years(
+        datetime.combine(date.fromisoformat(day), datetime.min.time(), timezone.get_current_timezone())
+    )
+
+
+def _of_our_years(at: datetime) -> datetime:
+    if at.year not in YEARS:
+        raise ValueError(f"expected a year from {YEARS.start} to {YEARS.stop - 1}, got {at.year}")
+    return at
 
 
 def as_uuid(text: str) -> UUID | None:
@@ -228,5 +238,6 @@ def as_uuid(text: str) -> UUID | None:
 
 
 def as_id(text: str) -> int | None:
-    """A bigint that is an id, or None."""
-    return int(text) if text.isascii() and text.isdigit() and int(text) < 2**63 else None
+    """A bigint that is an id, or None. Python refuses to read more than some thousand digits."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= ID_DIGITS_MAX
+    return int(text) if is_number and int(text) < 2**63 else None

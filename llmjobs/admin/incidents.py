@@ -20,9 +20,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from llmjobs import incident_words, watch
-from llmjobs.admin.cells import NOTHING, badge, duration, link_to
+from llmjobs.admin.cells import HIDDEN, NOTHING, badge, duration, link_to
 from llmjobs.admin.filters import ChoiceFilter
-from llmjobs.admin.pages import ViewOnlyPage
+from llmjobs.admin.pages import ViewOnlyPage, may_see_content
 from llmjobs.handbook import HANDBOOK
 from llmjobs.incidents import REASONS, headline
 from llmjobs.models import Incident
@@ -39,6 +39,7 @@ BEHIND = {  # what the page behind an incident is called
     "budget": "The client",
     "webhooks": "Deliveries given up",
 }
+FIELDS = ("degree", "what", "seen", "concerns", "since", "until", "lasted", "told")
 
 
 class OpenFilter(ChoiceFilter):
@@ -68,12 +69,17 @@ class KindFilter(ChoiceFilter):
         return [(kind.value, str(kind.label).capitalize(), kind.value) for kind in Kind]
 
 
+@admin.display(description="seen")
+def hidden(incident: Incident) -> str:
+    return HIDDEN
+
+
 @admin.register(Incident)
 class IncidentPage(ViewOnlyPage):
     list_display = ("degree", "what", "since", "until", "lasted", "told")
     list_display_links = ("what",)
     list_filter = (OpenFilter, LevelFilter, KindFilter)
-    fields = ("degree", "what", "seen", "concerns", "since", "until", "lasted", "told")
+    fields = FIELDS
     change_form_template = "admin/llmjobs/incident/change_form.html"
 
     class Media:
@@ -89,6 +95,11 @@ class IncidentPage(ViewOnlyPage):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Incident]:
         incidents = super().get_queryset(request).select_related("provider", "pool", "tier", "client")
         return incidents.annotate(read_at=ExpressionWrapper(Now(), output_field=DateTimeField()))
+
+    def get_fields(self, request: HttpRequest, obj: Incident | None = None) -> Any:
+        """A breaker's words are its provider's, which may quote what it was asked."""
+        is_hidden = obj is not None and obj.kind == Kind.BREAKER and not may_see_content(request)
+        return [hidden if name == "seen" and is_hidden else name for name in FIELDS]
 
     def links(self, obj: Incident) -> list[tuple[str, str]]:
         path = incident_words.path(obj)

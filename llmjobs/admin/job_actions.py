@@ -22,7 +22,7 @@ from django.utils.html import format_html
 
 from llmjobs import operations
 from llmjobs.admin import confirm, exports
-from llmjobs.admin.filters import as_uuid
+from llmjobs.admin.filters import as_id, as_uuid
 from llmjobs.admin.lists import TooSlow, time_limit
 from llmjobs.admin.operation_forms import OperationForm
 from llmjobs.admin.pages import may_see_content
@@ -154,7 +154,7 @@ def question(request: HttpRequest, queryset: QuerySet[Job], verb: Verb) -> confi
         lines=lines,
         notes=notes,
         up_to=_newest(request),
-        hidden=[("token", request.POST.get("token") or str(uuid4()))],
+        hidden=[("token", str(uuid4()))],
     )
 
 
@@ -173,9 +173,9 @@ def counted(queryset: QuerySet[Job]) -> Sequence[tuple[str, int]] | None:
 
 def _newest(request: HttpRequest) -> int | None:
     """The newest job of all, where a filter chooses: what comes to match after the question is not meant."""
-    before = request.POST.get("up_to", "")
-    if before.isascii() and before.isdigit():
-        return int(before)
+    before = as_id(request.POST.get("up_to", ""))
+    if before is not None:
+        return before
     return Job.objects.order_by("-pk").values_list("pk", flat=True).first()
 
 

@@ -74,8 +74,10 @@ class EditForm(forms.Form):
             where = f"line {error.lineno}, column {error.colno}"
             line = text.split("\n")[error.lineno - 1].strip()[:LINE_CHARS_MAX]
             raise forms.ValidationError(f"Expected JSON; {where}: {error.msg}. The line is: {line}") from None
-        except (ValueError, RecursionError) as error:
-            raise forms.ValidationError(f"Expected JSON: {error}") from None
+        except RecursionError:
+            raise forms.ValidationError("Expected JSON that is nested less deeply.") from None
+        except ValueError:  # Python reads no longer ones
+            raise forms.ValidationError("Expected JSON with numbers of fewer digits.") from None
 
     def clean(self) -> dict[str, Any]:
         if not self.errors:

@@ -77,13 +77,14 @@ def search(queryset: QuerySet[Job], text: str, *, may_see_content: bool) -> tupl
     if all(meaning.is_late for meaning in meanings):
         more, looked_at = _looked_for(text, may_see_content=may_see_content)
         meanings += more
+    if sum(not meaning.is_late for meaning in meanings) > 1:
+        meanings = [meaning.named() for meaning in meanings]  # there may be no time for that either
     found = [meaning for meaning in meanings if not meaning.is_late]
     if late := [meaning.by for meaning in meanings if meaning.is_late]:
         looked_at += f" There was no time to look for {' and for '.join(late)}."
     if not found:
         return queryset.none(), f"Nothing is called exactly that.{looked_at}"
     if len(found) > 1:
-        found = [meaning.named() for meaning in found]
         ids = {pk for meaning in found for pk in meaning.ids or ()}
         queryset = queryset.filter(pk__in=ids)
     else:

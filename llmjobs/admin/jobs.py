@@ -41,8 +41,8 @@ FIELDSETS = (
 @admin.register(Job)
 class JobPage(ViewOnlyPage):
     list_display = (
-        c.short_id, c.status, "client", "tier", c.asked_model, c.priority, c.attempts,
-        c.created, c.waited, c.ran, c.tokens, c.cost, c.error,
+        c.short_id, c.status, "client", c.asked_model, c.error, c.created, c.waited, c.ran,
+        "tier", c.priority, c.attempts, c.tokens, c.cost,
     )  # fmt: skip
     list_filter = JOB_FILTERS
     search_fields = ("public_id",)  # Django shows the field only where there are some; `get_search_results` decides

@@ -22,7 +22,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from llmjobs import operations
+from llmjobs import operation_history, operations
 from llmjobs.admin import confirm, exports
 from llmjobs.admin.cells import NOTHING, badge, duration, link_to, moment
 from llmjobs.admin.filters import ChoiceFilter, as_id
@@ -107,7 +107,8 @@ class OperationPage(ViewOnlyPage):
 
     @admin.display(description="pace")
     def pace(self, operation: Operation) -> str:
-        return f"{operation.rate_per_s:g} jobs a second" if operation.rate_per_s else "as fast as it goes"
+        jobs = "job" if operation.rate_per_s == 1 else "jobs"
+        return f"{operation.rate_per_s:g} {jobs} a second" if operation.rate_per_s else "as fast as it goes"
 
     @admin.display(description="begun")
     def begun(self, operation: Operation) -> str | SafeString:
@@ -180,7 +181,7 @@ class OperationPage(ViewOnlyPage):
             messages.warning(request, str(error))
             return HttpResponseRedirect(_page(operation))
         if undoing.is_over:
-            messages.success(request, report(undoing))
+            messages.add_message(request, messages.SUCCESS if undoing.changed else messages.WARNING, report(undoing))
         return HttpResponseRedirect(_page(undoing))
 
     @method_decorator(require_POST)
@@ -188,7 +189,9 @@ class OperationPage(ViewOnlyPage):
         operation = self._acted_on(request, object_id)
         if operation.verb != "export" or operation.is_forgotten:
             raise Http404
-        return exports.download(request, operation)
+        response = exports.download(request, operation)
+        operation_history.note(operation, request.user, "Downloaded again")
+        return response
 
     def _found(self, request: HttpRequest, object_id: str) -> Operation:
         key = as_id(object_id)

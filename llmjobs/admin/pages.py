@@ -68,6 +68,22 @@ class Page(admin.ModelAdmin):
             context.update(self.details(request, obj))
         return super().render_change_form(request, context, add=add, change=change, form_url=form_url, obj=obj)
 
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Only what the filters offer.
+
+        Django allows any local column: `?body__contains=` would be an oracle on prompts, and
+        `?webhook_secret__startswith=` tell a secret, a letter at a time.
+        """
+        names = self._filter_names()
+        return any(lookup in (name, f"{name}__exact", f"{name}__id__exact") for name in names)
+
+    def _filter_names(self) -> list[str]:
+        return [
+            name
+            for item in self.list_filter
+            for name in ([item] if isinstance(item, str) else item.names())  # type: ignore[union-attr]
+        ]
+
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *args: Any) -> HttpResponse | None:
         """Keys that can be none come from a forged form, which Django would fail on: nothing is selected then."""
         try:
@@ -92,17 +108,3 @@ class ViewOnlyPage(Page):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return KeysetChangeList
-
-    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
-        """Only what the filters offer.
-
-        Django allows any local column: `?body__contains=` would be an oracle on prompts.
-        """
-        return any(lookup == name or lookup == f"{name}__exact" for name in self._filter_names())
-
-    def _filter_names(self) -> list[str]:
-        return [
-            name
-            for item in self.list_filter
-            for name in ([item] if isinstance(item, str) else item.names())  # type: ignore[union-attr]
-        ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.hashers import make_password
-from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.models import Group, User
 from django.db import transaction
 
 from llmjobs.models import ApiKey, Client, Model, Provider, Tier
@@ -25,7 +25,7 @@ CLIENTS = {"acme": "enterprise", "globex": "pro", "initech": "free", "hooli": "f
 ADMIN, OPERATOR = "admin", "operator"
 KEY_NAME = "demo"
 MARK = "@demo.invalid"  # in the e-mail address of users that a demo made
-OPERATOR_MAY = ("change_job", "requeue_job", "cancel_job", "view_job_content")
+OPERATORS = "llmjobs operator"  # the group that migrations make
 SIMULATOR, OPENAI = "simulator", "openai"
 OPENAI_URL = "https://api.openai.com/v1"
 AMPLE = {"rpm": 60_000, "tpm": 60_000_000, "context_window": 128_000}  # a replay at a hundred times its speed fits
@@ -118,8 +118,14 @@ def _users(clients: Mapping[str, Client], password: str, *, is_new: bool) -> Non
             raise NotOurs(
                 f"the database has a user {user.username!r} that no demo made: use another database (DATABASE_URL)"
             )
-    if len(known) == len(names) and not is_new:
-        return
+    if len(known) < len(names) or is_new:
+        _save_users(names, known, clients, password, is_new=is_new)
+    User.objects.get(username=OPERATOR).groups.add(*Group.objects.filter(name=OPERATORS))
+
+
+def _save_users(
+    names: list[str], known: Mapping[str, User], clients: Mapping[str, Client], password: str, *, is_new: bool
+) -> None:
     encoded = make_password(password)
     for name in names:
         staff = {"is_staff": name in (ADMIN, OPERATOR), "is_superuser": name == ADMIN}
@@ -129,14 +135,6 @@ def _users(clients: Mapping[str, Client], password: str, *, is_new: bool) -> Non
             user.save()
         if name in clients:
             clients[name].users.add(user)
-    _make_operator(User.objects.get(username=OPERATOR))
-
-
-def _make_operator(user: User) -> None:
-    group, _ = Group.objects.get_or_create(name=OPERATOR)
-    ours = Permission.objects.filter(content_type__app_label="llmjobs")
-    group.permissions.add(*ours.filter(codename__startswith="view_"), *ours.filter(codename__in=OPERATOR_MAY))
-    user.groups.add(group)
 
 
 def _read(path: Path) -> Secrets:

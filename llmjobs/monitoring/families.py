@@ -18,10 +18,9 @@ from llmjobs.monitoring.catalogue import METRICS
 from llmjobs.monitoring.catalogue import Metric as Described
 from llmjobs.monitoring.reading import Pool, Reading
 from llmjobs.states import TERMINAL
-from llmjobs.tallies import Total
+from llmjobs.tallies import OTHERS, Total
 
 OPENMETRICS_NAME = "application/openmetrics-text"
-OTHERS = "(others)"  # no model can be called so
 ENDS = sorted(state.value for state in TERMINAL)
 Values = Mapping[tuple[str, ...], float]  # by the values of its labels, in their order
 
@@ -99,14 +98,13 @@ def _of_totals(reading: Reading) -> dict[str, Values]:
 
     Of a tier or model that is gone nothing is told: its counters end.
     """
-    label = _labels(reading.pools)
     found: dict[str, Counter[tuple[str, ...]]] = {
         name: Counter() for name in (*JOBS.values(), *ATTEMPTS.values(), *USED, ENDED, ATTEMPTED)
     }
     for total in reading.totals.counts:
         if not total.tier or not total.model:
             continue
-        key = (total.tier, label(total.model))
+        key = (total.tier, total.model)
         for name in (*JOBS.values(), *ATTEMPTS.values()):
             found[name][key] += 0
         for state in ENDS:
@@ -123,11 +121,6 @@ def _of_totals(reading: Reading) -> dict[str, Values]:
         if total.word == "retried":  # a start like any other
             found[JOBS["started"]][key] += total.number
     return dict(found)
-
-
-def _labels(pools: Sequence[Pool]) -> Callable[[str], str]:
-    named = {pool.name for pool in pools}
-    return lambda model: model if model in named else OTHERS
 
 
 def _of_pools(pools: Sequence[Pool]) -> dict[str, Values]:
@@ -180,10 +173,9 @@ MEASURES = {
 
 
 def _histograms(reading: Reading) -> dict[str, dict[tuple[str, ...], Histogram]]:
-    label = _labels(reading.pools)
     found: dict[str, dict[tuple[str, ...], Histogram]] = {name: defaultdict(Histogram) for name in MEASURES.values()}
     for time in reading.totals.times:
         if time.tier and time.model:
-            of, numbers = found[MEASURES[time.measure]][time.tier, label(time.model)], time.histogram.numbers
+            of, numbers = found[MEASURES[time.measure]][time.tier, time.model], time.histogram.numbers
             of.add((le_s, number, time.histogram.sums_s[le_s]) for le_s, number in numbers.items())
     return found

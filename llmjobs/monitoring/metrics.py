@@ -31,7 +31,7 @@ PLAIN = "text/plain; charset=utf-8"
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
     if not _may_read(request):
-        words = "Expected the token of LLMJOBS_METRICS_TOKEN as a bearer token, or a log-in as staff.\n"
+        words = "Expected the token of LLMJOBS_METRICS_TOKEN as a bearer token, or staff who may see jobs.\n"
         return _answer(words.encode(), PLAIN, 401, {"WWW-Authenticate": 'Bearer realm="metrics"'})
     page = _page.get()
     if isinstance(page, Away):
@@ -48,7 +48,7 @@ def _may_read(request: HttpRequest) -> bool:
         is_right = hmac.compare_digest(token.strip().encode(errors="replace"), expected)
         return bool(expected) and scheme.lower() == "bearer" and is_right
     user = getattr(request, "user", None)
-    return user is not None and user.is_active and user.is_staff
+    return user is not None and user.is_active and user.is_staff and user.has_perm("llmjobs.view_job")
 
 
 def _answer(body: bytes, content_type: str, status: int, headers: dict[str, str] | None = None) -> HttpResponse:

@@ -58,7 +58,7 @@ def read() -> Reading:
         targets_s = dict(Tier.objects.values_list("name", "backlog_target_s"))
         pools = [Pool(**row) for row in _rows("metrics_models", limits, rows=MODELS_MAX)]
         [rest] = _rows("metrics_rest", {"lease_s": conf.lease_s}, rows=COUNTED_MAX)
-        tiers, totals = tallies.tiers_now(), tallies.totals()
+        tiers, totals = tallies.tiers_now(), tallies.totals([pool.name for pool in pools if pool.name])
     return Reading(
         tiers=tiers,
         targets_s={name: target_s or conf.backlog_target_s for name, target_s in targets_s.items()},

@@ -1,5 +1,6 @@
 -- Called by: steering.requeue, for an operator.
--- Parameters: ids (array); pool: another model for them, from now on, or null.
+-- Parameters: ids (array); pool: another model for them, from now on, or null; keeps_time: those whose time has not come are
+-- scheduled for it again.
 -- Returns: id, client_id, seq, state, pool_id of the jobs requeued; those in another state, those whose request
 -- was erased, and those that the other model's context is too small for, are left alone.
 -- A requeued job goes to the end of its lane, with no failure counted and its time to retry renewed; its attempts keep
@@ -27,7 +28,7 @@ with held as materialized (
     from held
 ), moved as materialized (
     update llmjobs_job as j
-    set state = 'queued',
+    set state = case when %(keeps_time)s and j.available_at > statement_timestamp() then 'scheduled' else 'queued' end,
         pool_id = h.id,
         home_id = null,
         est_cost = case
@@ -45,8 +46,9 @@ with held as materialized (
         epoch = j.epoch + 1,
         failures = 0,
         lane_order = p.lane_order,
-        available_at = statement_timestamp(),
-        retry_until = statement_timestamp() + make_interval(secs => j.retry_for_s),
+        available_at = greatest(case when %(keeps_time)s then j.available_at end, statement_timestamp()),
+        retry_until = greatest(case when %(keeps_time)s then j.available_at end, statement_timestamp())
+            + make_interval(secs => j.retry_for_s),
         expires_at = null,
         finished_at = null,
         cancel_requested_at = null
@@ -59,10 +61,12 @@ with held as materialized (
     select p.shard_id, m.pool_id, m.client_id, m.priority, m.size, count(*), min(m.lane_order), min(m.available_at)
     from moved as m
     join llmjobs_model as p on p.id = m.pool_id
+    where m.state = 'queued'
     group by p.shard_id, m.pool_id, m.client_id, m.priority, m.size
 ), events as (
     insert into llmjobs_jobevent (job_id, seq, type, data)
-    select id, epoch::bigint << 20, 'status', jsonb_build_object('status', 'queued', 'attempt', attempt)
+    select id, epoch::bigint << 20, 'status', jsonb_strip_nulls(jsonb_build_object(
+        'status', state, 'attempt', attempt, 'available_at', case when state = 'scheduled' then available_at end))
     from moved
 )
 select id, client_id, epoch::bigint << 20 as seq, state, pool_id

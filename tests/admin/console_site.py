@@ -21,19 +21,25 @@ from llmjobs.models import (
     Attempt,
     BucketKind,
     BucketTurn,
+    ClaimsPause,
     Client,
     DeadLetter,
+    Flow,
+    HandlerCall,
     Incident,
     JobResult,
+    Lane,
     Model,
+    Operation,
     Tally,
     TallyTime,
     Tier,
     TierSample,
+    WebhookDelivery,
     Worker,
 )
 from tests.admin.hour import make_hour
-from tests.factories import make_client, make_job, make_model, make_provider, make_worker
+from tests.factories import make_client, make_job, make_key, make_model, make_provider, make_worker
 
 WEIGHTS = {"enterprise": 8.0, "pro": 4.0, "team": 2.0, "free": 1.0}
 CLIENTS = {
@@ -61,6 +67,7 @@ def make_site() -> Site:
     clients = {name: make_client(name, tier=tiers[tier]) for name, tier in CLIENTS.items()}
     site = Site(tiers, clients, _models(), _workers())
     _jobs(site)
+    _done(site)
     _happened(site)
     _stood(site)
     _beat(site)
@@ -124,6 +131,25 @@ def _jobs(site: Site) -> None:
                 job=job, defaults={"state": state, "error_code": code, "since": since, **about}
             )
     Attempt.objects.update(waited_s=1.4 + Mod("id", 7))
+
+
+def _done(site: Site) -> None:
+    """What operators and programs left, a row of each other table at least, so that every page has a picture."""
+    acme, job = site.clients["acme"], DeadLetter.objects.select_related("job").earliest("pk").job
+    make_key(acme)
+    ago = timezone.now() - timedelta(minutes=4)
+    Operation.objects.create(
+        verb="requeue", username="ada", reason="the provider is back", selection="all with status dead, model gpt-4.1",
+        total=104_200, changed=61_147, skipped={"waiting already": 65}, started_at=ago,
+        last_step_at=timezone.now(), next_at=timezone.now() + timedelta(hours=1),
+    )  # fmt: skip
+    ClaimsPause.objects.create(by="ada", reason="maintenance", resumed_at=timezone.now(), resumed_by="grace")
+    HandlerCall.objects.create(job=job, epoch=job.epoch, handler="shop.handlers.save", error="ValueError: no order")
+    WebhookDelivery.objects.create(
+        job=job, client=acme, epoch=job.epoch, type="job.dead", url="https://hooks.example/acme", tries=9
+    )
+    flow = Flow.objects.create(pool=site.models[0], client=acme)
+    Lane.objects.create(flow=flow, priority=5, size=0)
 
 
 def load(age_s: float) -> float:

@@ -7,7 +7,7 @@ from django.db.models import Model
 from django.test import Client as Browser
 
 from llmjobs.access import authenticate_key
-from llmjobs.models import Job
+from llmjobs.models import ApiKey, Job
 from tests.admin.chromium import chromium, complaints_of, picture
 from tests.admin.pages import list_url, page_url
 from tests.factories import make_job
@@ -102,10 +102,11 @@ def test_a_key_is_issued_by_hand(site: str, browser: Browser, rows: dict[str, Mo
         page.locator(".select2-search__field").fill("acm")
         page.get_by_role("option", name="acme").click()
         picture(page, "key-form")
-        page.get_by_role("button", name="Save", exact=True).click()
+        page.get_by_role("button", name="Save", exact=True).dblclick()  # the second one's answer would hide the key
         key = page.locator(".llmjobs-key").inner_text()
         picture(page, "key-issued")
     assert complaints == []
     row = authenticate_key(key)
     assert row is not None
     assert row.scopes == ["submit", "read", "cancel"]
+    assert ApiKey.objects.filter(pk__gte=row.pk).count() == 1, "a double click issues one"

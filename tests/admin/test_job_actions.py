@@ -11,7 +11,7 @@ from llmjobs import operation_history, operations, queue
 from llmjobs.admin import job_actions
 from llmjobs.models import Inbox, Job, Operation
 from llmjobs.operation_verbs import VERBS
-from llmjobs.states import REQUEUEABLE, State
+from llmjobs.states import REQUEUEABLE, Priority, State
 from llmjobs.time_limits import TooSlow
 from tests.admin.pages import ask, confirm, hidden_fields, page_url, staff, text_of
 from tests.factories import make_client, make_job, make_model
@@ -239,6 +239,20 @@ def test_an_action_needs_its_own_permission(action: str) -> None:
     fields = {**hidden_fields(question), "priority": "low", "model": "", "format": "csv", "reason": ""}
     nobody.post(URL, fields)
     assert not Operation.objects.exists()
+
+
+def test_a_form_gone_back_to_and_answered_otherwise_is_not_taken_for_a_second_click(browser: Browser) -> None:
+    job = make_job("queued")
+    fields = {**hidden_fields(ask(browser, URL, "reprioritize", job)), "reason": ""}
+    for _ in range(2):
+        answer = browser.post(URL, {**fields, "priority": "low"}, follow=True)
+        assert "Changed the priority of 1 job." in text_of(answer)
+    again = browser.post(URL, {**fields, "priority": "background"})
+    assert "Nothing was done now: send it again" in text_of(again)
+    assert Operation.objects.count() == 1
+    browser.post(URL, {**hidden_fields(again), "priority": "background", "reason": ""})
+    job.refresh_from_db()
+    assert job.priority == Priority.BACKGROUND
 
 
 def test_the_permission_alone_is_enough(browser: Browser) -> None:

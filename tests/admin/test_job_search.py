@@ -112,6 +112,16 @@ def test_what_there_was_no_time_for_is_told(browser: Browser, job: Job, monkeypa
     assert found(browser, q="order-17") == {job.pk}
 
 
+def test_what_could_not_be_named_beside_another_is_told_too(browser: Browser, job: Job, monkeypatch: Any) -> None:
+    """A client's name that is also an idempotency key: found by both, or it is said that one is missing."""
+    keyed = make_job(client=job.client, model=job.pool, request={"idempotency_key": "acme"})
+    assert "by its idempotency key and by its client" in note(browser, q="acme")
+    late = job_search.Found("its client", [], is_late=True)
+    monkeypatch.setattr(job_search.Found, "named", lambda found: found if found.jobs is None else late)
+    assert "Found by its idempotency key. There was no time to look for its client." in note(browser, q="acme")
+    assert found(browser, q="acme") == {keyed.pk}
+
+
 def test_all_filters_hold_together_in_the_address(browser: Browser, job: Job) -> None:
     now = timezone.now()
     Job.objects.filter(pk=job.pk).update(

@@ -202,7 +202,8 @@ def test_content_is_exported_only_if_asked_for_by_who_may_see_it(browser: Browse
 
 
 def test_cells_that_a_spreadsheet_would_calculate_are_defused(browser: Browser) -> None:
-    evil = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "harmless"]
+    evil = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\n=1", "\N{NO-BREAK SPACE}=1", "\ufeff=1"]
+    evil += ["\N{FULLWIDTH EQUALS SIGN}1", "harmless"]
     client = make_client("=cmd")
     jobs = [make_job("completed", client=client, request={"user": text}) for text in evil]
     text = b"".join(exported(browser, *jobs, format="csv").streaming_content).decode()
@@ -236,6 +237,8 @@ def test_an_export_that_is_cut_off_says_how_much_was_sent_and_comes_again(browse
     assert "Download again" in text_of(page)
     assert len(lines_of(do(browser, operation, "download"))) == 5
     assert Operation.objects.get().changed == 5
+    last = LogEntry.objects.order_by("pk").last()
+    assert last.change_message.startswith("Downloaded again"), "who took it, too"
 
 
 @pytest.mark.django_db(transaction=True)

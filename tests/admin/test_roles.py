@@ -223,6 +223,7 @@ def marked(rows: dict[str, Model]) -> list[Job]:
     JobEvent.objects.update(data={"text": MARK, "status": "dead", "error": {"code": "x", "message": MARK}})
     type(rows["WebhookDelivery"])._default_manager.update(url=f"https://hooks.example/{MARK}", error=MARK, status=500)
     type(rows["HandlerCall"])._default_manager.update(error=f"ValueError: {MARK}")
+    type(rows["Incident"])._default_manager.update(words=f"server_error: {MARK}")
     return jobs
 
 
@@ -250,6 +251,15 @@ def test_a_viewer_cannot_ask_whether_a_prompt_has_a_word(people: dict[int, Brows
     for table in ("JobRequest", "JobResult", "JobEvent", "Attempt"):
         answer = people[VIEWER].get(list_url(table), {"q": MARK}, follow=True)
         assert "cl" not in (answer.context or {}) or not answer.context["cl"].result_list, table
+
+
+def test_a_viewer_asks_for_no_secret_a_letter_at_a_time(people: dict[int, Browser], rows: dict[str, Model]) -> None:
+    for table, lookup in (("Client", "webhook_secret__startswith"), ("ApiKey", "hash__startswith")):
+        row = rows[table]
+        for guess in (getattr(row, lookup.partition("__")[0])[:8], "no"):
+            assert people[VIEWER].get(list_url(table), {lookup: guess}).status_code == 400, (lookup, guess)
+    found = people[VIEWER].get(list_url("Client"), {"tier__id__exact": rows["Client"].tier_id})  # type: ignore[attr-defined]
+    assert found.status_code == 200, "what a filter offers is asked for"
 
 
 # The groups.

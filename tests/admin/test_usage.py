@@ -1,5 +1,6 @@
 """What the pages of clients, tiers, models and providers say beside their forms: now, this month, the last 30 days."""
 
+import re
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -118,6 +119,7 @@ def test_a_picture_of_any_size_has_few_ticks_and_bars_inside(usd: str) -> None:
     ]
     money, tokens = figures("<acme>", days)
     assert 0 < money.svg.count("llmjobs-grid") <= 3
+    assert max(map(len, re.findall(r'text-anchor="end">([^<]*)', money.svg))) <= 6, "so much fits beside the axis"
     assert money.svg.count("<rect") == 30
     assert tokens.svg.count("<rect") == 60
     assert "&lt;acme&gt;" in money.svg

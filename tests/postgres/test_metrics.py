@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 from llmjobs import monitoring, queue
 from llmjobs.models import Incident, Model, PoolSample, Tier
-from llmjobs.monitoring import metrics
+from llmjobs.monitoring import metrics, reading
 from llmjobs.monitoring.catalogue import METRICS
 from llmjobs.monitoring.reading import MODELS_MAX
 from llmjobs.states import State
@@ -151,6 +151,8 @@ def test_no_label_is_without_bound_and_no_client_is_named(client, pool: Model, h
     assert ("llmjobs_model_requests_total", "model") in told, "who is configured goes before who was made on first use"
     models = {labels[0] for name, *labels in told if name == "llmjobs_model_requests_total"}
     assert len(models) == MODELS_MAX + 1
+    told_of = {total.model for total in reading.read().totals.counts}
+    assert told_of == {"made-0", "(others)"}, "nor is what is read: it is added up where it lies"
     assert "acme" not in scrape()
     assert not [metric for metric in METRICS if {"client", "job", "key"} & set(metric.labels)]
 
@@ -206,6 +208,8 @@ def test_without_a_token_only_staff_reads_it(settings):
     http.force_login(make_user(make_client("acme")))
     assert http.get("/metrics").status_code == 401
     http.force_login(make_user(is_staff=True))
+    assert http.get("/metrics").status_code == 401, "staff of something else"
+    http.force_login(make_user(is_staff=True, permissions=("view_job",)))
     assert http.get("/metrics").status_code == 200
     assert http.post("/metrics").status_code == 405
 

@@ -19,6 +19,7 @@ from llmjobs.states import State
 from tests.concurrency.threads import together
 from tests.factories import make_job, make_model, make_user
 from tests.hands import claimed_job, submit
+from tests.properties.ground import check_counts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -276,6 +277,17 @@ def test_a_cancel_is_undone_for_those_that_waited(client, pool, user, hand):
     }  # fmt: skip
     assert states(jobs) == ["cancelled", "queued"]
     hand.settle(claimed, state=State.CANCELLED)
+
+
+def test_no_job_runs_before_its_time_for_an_undo(client, pool, user, hand):
+    [later, now] = [*submit(client, pool, delay_s=3600), *submit(client, pool)]
+    operation = operations.start("cancel", Job.objects.all(), user=user)
+    assert operations.undo(operation.pk, user=user).changed == 2
+    assert states([later, now]) == ["scheduled", "queued"]
+    assert Job.objects.get(pk=later.pk).available_at == later.available_at
+    assert JobEvent.objects.filter(job_id=later.pk).latest("seq").data.keys() == {"status", "attempt", "available_at"}
+    assert [claimed.id for claimed in hand.claim(pool, 2)] == [now.pk]
+    check_counts()
 
 
 def test_a_change_of_priority_is_undone_exactly(client, pool, user):

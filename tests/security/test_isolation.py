@@ -262,8 +262,13 @@ async def test_anothers_feed_stays_silent(ground):
 
 
 async def test_the_queues_statistics_are_for_operators_alone(ground):
+    """Of the staff also who may see jobs and no prompt: these are numbers alone, and the admin shows them."""
+    others = dict(ground.others)
+    staff = others.pop("staff that may see jobs and not their content")
+    async with Socket("/ws/queue/", **as_a_page(staff)) as queue:
+        assert (await queue.next())[0]["total"] == 2
     acmes = {"acme's own key": {"key": await in_thread(lambda: make_key(ground.job.client))}}
-    for who, carried in {**ground.others, **acmes}.items():
+    for who, carried in {**others, **acmes}.items():
         assert await closed_at("/ws/queue/", **as_a_page(carried)) == 4404, who
     async with Socket("/ws/queue/", **ground.operator) as queue:
         assert (await queue.next())[0]["total"] == 2

@@ -19,6 +19,7 @@ from llmjobs.admin.overview.number import Number
 from llmjobs.admin.overview.pictures import pictures
 from llmjobs.admin.overview.reading import Overview, Period, look, read
 from llmjobs.admin.overview.words import count, dollars, percent, seconds, short
+from llmjobs.admin.pages import may_see_content
 from llmjobs.incident_words import REASONS, WORDS_CHARS_MAX, headline
 from llmjobs.models import Incident
 
@@ -50,7 +51,7 @@ def context(request: HttpRequest) -> dict[str, Any]:
         "periods": [("hour", "Last hour"), ("day", "Last day")],
         "read_at": timezone.localtime(found.read_at),
         "socket": socket,
-        "alerts": [_alert(incident, found, links) for incident in found.incidents],
+        "alerts": [_alert(incident, found, links, sees_words=may_see_content(request)) for incident in found.incidents],
         "incidents": found.incident_count,
         "incidents_url": links.to("incident"),
         "tiles": _tiles(found, links),
@@ -89,12 +90,12 @@ class Alert:
     url: str
 
 
-def _alert(incident: Incident, found: Overview, links: Links) -> Alert:
+def _alert(incident: Incident, found: Overview, links: Links, *, sees_words: bool) -> Alert:
     opened = timezone.localtime(incident.opened_at)
     return Alert(
         level=incident.level,
         headline=headline(incident),
-        words=_words(incident),
+        words=_words(incident, sees_words=sees_words),
         behind=_behind(incident, links),
         since=f"{opened:%H:%M}" if opened.date() == timezone.localdate() else f"{opened:%Y-%m-%d %H:%M}",
         lasted=cells.duration(found.read_at - incident.opened_at),
@@ -103,10 +104,12 @@ def _alert(incident: Incident, found: Overview, links: Links) -> Alert:
     )
 
 
-def _words(incident: Incident) -> str:
+def _words(incident: Incident, *, sees_words: bool) -> str:
+    """Those beside a reason are the provider's, which may quote what it was asked: not for everybody."""
     words = " ".join(incident.words.split())[:WORDS_CHARS_MAX]
     if not incident.reason:
         return words
+    words = words if sees_words else ""
     reason = REASONS.get(incident.reason, incident.reason)
     return f"{reason}. It said: {words}" if words else f"{reason}."
 

@@ -1,7 +1,8 @@
 """Every page of the console, light and dark, on a desk and on a phone: nothing runs off the screen, nothing complains,
 nothing asks the outside, and axe-core finds no grave fault.
 
-The pictures are in .screenshots/operations/, for people to look at.
+The pictures are in .screenshots/operations/, for people to look at. Not among the tests of browser/: their worker would
+work on what stands here.
 """
 
 import re
