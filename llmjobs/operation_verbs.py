@@ -243,7 +243,7 @@ MOVE = Verb(
     does=Act(
         _move_refuses,
         lambda ids, params, _: queue.move(ids, params["pool_id"]),
-        missed="its request is larger than that model's context",
+        missed="that model is gone, or its context too small",
         was=lambda found, _: str(found.pool_id),
     ),
     undo=Act(_move_undo_refuses, lambda ids, params, target: queue.move(ids, int(target or 0))),

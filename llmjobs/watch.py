@@ -33,8 +33,8 @@ logger = logging.getLogger("llmjobs.watch")
 MOST_MS = 2_000  # of one check
 SAMPLE_EVERY_S = 15.0  # as samples.py has it
 ROWS = {  # the most that a check looks at
-    "watch_waiting": {"rows": 2_000}, "watch_dead_letters": {"rows": 10_000}, "watch_webhooks": {"rows": 2_000},
-    "watch_snapshots": {"rows": 3}, "watch_budgets": {"rows": 10_000},
+    "watch_waiting": {"rows": 2_000, "lanes": 2_000}, "watch_dead_letters": {"rows": 10_000},
+    "watch_webhooks": {"rows": 2_000}, "watch_snapshots": {"rows": 3}, "watch_budgets": {"rows": 10_000},
 }  # fmt: skip
 
 

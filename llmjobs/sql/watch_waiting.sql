@@ -1,14 +1,17 @@
 -- Called by: watch, for backlogs and for jobs that no worker serves.
 -- Parameters: target_s: the backlog target of a tier that has none of its own; no_worker_s: for so long a job waits before
 -- it is asked who serves it; lease_s; stay: a backlog stays one down to this part of its target.
--- Literal: {rows}, the most jobs of a tier that are looked at, the oldest.
+-- Literal: {rows}, the most jobs of a tier that are looked at, the oldest; {lanes}, the most lanes of a tier that has more.
 -- Returns: a row a tier and model where jobs wait so long that could run: tier_id, tier, target_s, pool_id, model, jobs (of
 -- those looked at), oldest_s; is_served: a worker that claims serves both; are_workers: there is one that claims at all.
 -- What waits on purpose does not count: of a client, model or provider that was paused, of a client that has used up half of
--- its own limits (it comes and goes at them, moment by moment).
+-- its own limits (it comes and goes at them, moment by moment; but not where no worker lives: what ran then is not over, and
+-- nobody takes it back). Whoever floods its queue has all the oldest of its tier: behind these the heads of the ready lanes
+-- are looked at, in the order in which claims would take them.
 -- A worker that stopped, or is late, counts for as long as a restart may take.
 -- Index: job_queued_of_tier, from where the last count found the oldest of the tier, or from where one became queued since
--- then (tiers.sql); flow_of_pool_and_client and the turns' primary keys, a probe each a client and model.
+-- then (tiers.sql); flow_of_pool_and_client and the turns' primary keys, a probe each a client and model; where a tier has more
+-- old jobs, laneturn_ready, and job_ready, a probe a lane.
 with worker as materialized (
     select pools, tiers
     from llmjobs_worker
@@ -48,9 +51,31 @@ with worker as materialized (
         limit {rows}
     ) as j
     group by k.id, j.pool_id, j.client_id
+), behind as materialized (
+    select l.tier_id, l.pool_id, f.client_id, min(j.available_at) as since, count(*) as jobs
+    from tier as k
+    cross join lateral (
+        select tier_id, pool_id, flow_id, priority, size, head_order
+        from llmjobs_laneturn
+        where is_ready and tier_id = k.id and (select sum(jobs) from old where tier_id = k.id) >= {rows}
+        order by pool_id, tier_id, level, vt, flow_id, lane_id
+        limit {lanes}
+    ) as l
+    cross join lateral (select client_id from llmjobs_flow where id = l.flow_id limit 1) as f
+    cross join lateral (
+        select available_at
+        from llmjobs_job
+        where pool_id = l.pool_id and client_id = f.client_id and priority = l.priority and size = l.size
+            and lane_order >= l.head_order and state = 'queued'
+        order by lane_order
+        limit 1
+    ) as j
+    where j.available_at < statement_timestamp() - make_interval(secs => least(%(no_worker_s)s, %(stay)s * k.target_s))
+        and not exists (select from old as o where (o.tier_id, o.pool_id, o.client_id) = (l.tier_id, l.pool_id, f.client_id))
+    group by l.tier_id, l.pool_id, f.client_id
 ), could_run as materialized (
     select o.tier_id, o.pool_id, o.since, o.jobs
-    from old as o
+    from (select * from old union all select * from behind) as o
     cross join lateral (select is_paused from llmjobs_client where id = o.client_id limit 1) as c
     left join lateral (select id from llmjobs_flow where pool_id = o.pool_id and client_id = o.client_id limit 1) as f on true
     left join lateral (
@@ -64,9 +89,14 @@ with worker as materialized (
         limit 1
     ) as b on true
     where not c.is_paused
-        and coalesce(t.is_open, true)
-        and coalesce(2 * t.running < t.max_running, true)
-        and coalesce(b.full_s < 30, true) -- of a minute
+        and (
+            not exists (select from worker)
+            or (
+                coalesce(t.is_open, true)
+                and coalesce(2 * t.running < t.max_running, true)
+                and coalesce(b.full_s < 30, true) -- of a minute
+            )
+        )
 )
 select k.id as tier_id, k.name as tier, k.target_s, m.id as pool_id, m.name as model, sum(r.jobs)::bigint as jobs,
     extract(epoch from statement_timestamp() - min(r.since))::float8 as oldest_s,

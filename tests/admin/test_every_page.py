@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib import admin
 from django.db.models import Model
 from django.test import Client as Browser
@@ -67,6 +68,24 @@ def test_nothing_is_deleted_here(browser: Browser, rows: dict[str, Model]) -> No
         selected = {"action": "delete_selected", "_selected_action": [row.pk], "index": "0", "post": "yes"}
         browser.post(list_url(name), selected)
         assert type(row)._default_manager.filter(pk=row.pk).exists(), name
+
+
+def test_looking_changes_nothing(browser: Browser, rows: dict[str, Model]) -> None:
+    """Nor does an action in the address. Whether something is wrong is looked for, and its rows are the watch's."""
+
+    def everything() -> dict[str, Any]:
+        tables = [model for model in apps.get_app_config("llmjobs").get_models() if model.__name__ != "Watch"]
+        return {model.__name__: list(model._default_manager.order_by("pk").values()) for model in tables}
+
+    dead = make_job("dead")
+    before, about = everything(), {"_selected_action": dead.pk, "select_across": 1, "confirmed": "yes"}
+    for name, row in rows.items():
+        for url in (list_url(name), page_url(row), page_url(row).replace("/change/", "/history/")):
+            assert browser.get(url, follow=True).status_code == 200, url
+        for action in admin.site._registry[type(row)].actions or ():
+            browser.get(list_url(name), {"action": getattr(action, "__name__", action), **about}, follow=True)
+    browser.get("/admin/")
+    assert everything() == before
 
 
 def test_a_stranger_sees_no_page(rows: dict[str, Model]) -> None:

@@ -91,7 +91,7 @@ async def test_an_end_that_was_undone_at_once_is_no_end(hub, job, monkeypatch):
         async with speaker.connection.transaction():
             speaker.is_heard = False
             await speaker.end(State.DEAD)
-            await speaker.connection.execute(load("requeue"), {"ids": [job.pk]})
+            await speaker.connection.execute(load("requeue"), {"ids": [job.pk], "pool": None, "keeps_time": False})
         await wake(speaker.connection, (EVENTS_CHANNEL, ["*"]))
         assert await waiter is False
     assert 2 <= len(looks) <= 4

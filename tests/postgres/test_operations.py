@@ -313,6 +313,15 @@ def test_a_move_is_undone_where_it_still_waits(client, pool, user, hand):
     hand.settle(claimed)
 
 
+def test_a_move_to_a_model_that_went_meanwhile_says_so(client, pool, user, many):
+    other, jobs = make_model("other"), submit(client, pool, 3)
+    operation = begun("move", jobs, user, params={"model": "other"})
+    other.delete()
+    operation = carried_out(operation)
+    assert operation.state == "done"
+    assert operation.skipped == {"queued (that model is gone, or its context too small)": 3}
+
+
 def test_a_discard_is_undone_and_an_erasure_is_not(client, pool, user, hand):
     hand.settle(claimed_job(hand, client, pool), state=State.DEAD)
     assert DeadLetter.objects.count() == 1

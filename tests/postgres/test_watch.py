@@ -39,6 +39,7 @@ from llmjobs.models import (
 from llmjobs.models.incidents import Kind
 from llmjobs.sql import load
 from tests.factories import make_client, make_job, make_model
+from tests.hands import submit
 from tests.postgres.test_incidents import Receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -307,6 +308,35 @@ def test_what_waits_on_purpose_is_no_backlog(hand: Any) -> None:
     assert look(hand) == (0, 0)
     Client.objects.update(is_paused=False)
     assert look(hand) == (1, 0)
+
+
+def test_a_client_at_its_limits_does_not_hide_that_no_worker_lives(hand: Any) -> None:
+    """What ran when the last one was killed is not over, and nobody takes it back."""
+    client, pool = make_client(max_running=2), make_model()
+    submit(client, pool, 4)
+    hand.claim(pool, 2)
+    Job.objects.update(available_at=timezone.now() - LONG_AGO)
+    assert look(hand) == (0, 0), "it waits for its own"
+    Worker.objects.update(heartbeat_at=timezone.now() - LONG_AGO)
+    look(hand)
+    assert kinds_open() == ["backlog", "no_worker"]
+
+
+@pytest.mark.parametrize("flooder", [{"is_paused": True}, {"max_running": 1}])
+def test_who_floods_a_tier_does_not_hide_what_waits_behind(hand: Any, monkeypatch: Any, flooder: Any) -> None:
+    monkeypatch.setitem(watch.ROWS, "watch_waiting", {"rows": 5, "lanes": 5})
+    pool, flood, other = make_model(), make_client(max_running=1), make_client()
+    submit(flood, pool, 6)
+    hand.claim(pool)
+    submit(other, pool)
+    hand.fold()
+    Client.objects.filter(pk=flood.pk).update(**flooder)
+    hand.fold()
+    Job.objects.filter(client=flood).update(available_at=timezone.now() - 2 * LONG_AGO)
+    assert look(hand) == (0, 0), "these wait on purpose"
+    Job.objects.filter(client=other).update(available_at=timezone.now() - LONG_AGO)
+    assert look(hand) == (1, 0)
+    assert "10 min" in Incident.objects.get(kind="backlog").words
 
 
 def test_jobs_that_no_worker_serves_are_named_by_model_and_tier(hand: Any) -> None:

@@ -42,6 +42,8 @@ OF_THE_CALLER = {  # answers everybody with what is theirs
 }
 PUBLIC = {("GET", "api/schema"), ("GET", "api/docs")}
 PAGES = {("GET", ""), ("GET", "login/"), ("GET", "logout/"), ("GET", "favicon.ico")}  # tests/console
+# About nobody's jobs: tests/postgres/test_metrics.py (a token of its own), tests/api/test_health.py.
+WATCHED = {("GET", "metrics"), ("GET", "healthz"), ("GET", "readyz")}
 SOCKETS = {"ws/jobs/<str:job_id>/", "ws/jobs/", "ws/queue/"}
 NEED_A_KEY = {**OF_A_JOB, **OF_THE_CALLER}
 
@@ -50,7 +52,7 @@ TAIL = "?wait=1"
 
 
 def test_every_address_stands_in_a_table():
-    assert http_addresses() == {*OF_A_JOB, *OF_THE_CALLER, *PUBLIC, *PAGES}
+    assert http_addresses() == {*OF_A_JOB, *OF_THE_CALLER, *PUBLIC, *PAGES, *WATCHED}
     assert socket_routes() == SOCKETS
 
 
