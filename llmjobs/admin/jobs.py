@@ -44,6 +44,7 @@ class JobPage(ViewOnlyPage):
         c.short_id, c.status, "client", c.asked_model, c.error, c.created, c.waited, c.ran,
         "tier", c.priority, c.attempts, c.tokens, c.cost,
     )  # fmt: skip
+    list_per_page = 50  # its rows are the dearest
     list_filter = JOB_FILTERS
     search_fields = ("public_id",)  # Django shows the field only where there are some; `get_search_results` decides
     search_help_text = job_search.HELP

@@ -27,7 +27,7 @@ from llmjobs.admin import confirm, exports
 from llmjobs.admin.cells import NOTHING, badge, duration, link_to, moment
 from llmjobs.admin.filters import ChoiceFilter, as_id
 from llmjobs.admin.job_actions import report
-from llmjobs.admin.pages import ViewOnlyPage
+from llmjobs.admin.pages import ViewOnlyPage, may_see_content
 from llmjobs.admin.usage import jobs_url
 from llmjobs.errors import NotAllowed
 from llmjobs.models import Operation, OperationState
@@ -36,6 +36,7 @@ from llmjobs.operation_verbs import VERBS
 from llmjobs.states import Priority
 
 FIELDS = ("what", "who", "reason", "chosen", "pace", "begun", "history_of_undo")
+SEARCHED = "search "  # of `selection`: what an operator typed, who may know words of errors
 
 
 class VerbFilter(ChoiceFilter):
@@ -76,6 +77,11 @@ class OperationPage(ViewOnlyPage):
         is_own = obj is not None and obj.user_id == request.user.pk
         return is_own or super().has_view_permission(request, obj)
 
+    def get_fields(self, request: HttpRequest, obj: Operation | None = None) -> Any:
+        if obj is None or SEARCHED not in obj.selection or obj.user_id == request.user.pk or may_see_content(request):
+            return FIELDS
+        return ["chosen_by_search" if name == "chosen" else name for name in FIELDS]
+
     def details(self, request: HttpRequest, obj: Operation) -> dict[str, Any]:
         return {"may_act": may_act(request, obj), **progress(obj)}
 
@@ -104,6 +110,10 @@ class OperationPage(ViewOnlyPage):
     @admin.display(description="which jobs")
     def chosen(self, operation: Operation) -> str:
         return operation.selection or NOTHING
+
+    @admin.display(description="which jobs")
+    def chosen_by_search(self, operation: Operation) -> str:
+        return "what a search found; its words need the permission to see prompts and outputs"
 
     @admin.display(description="pace")
     def pace(self, operation: Operation) -> str:

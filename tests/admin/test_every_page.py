@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.db.models import Model
 from django.test import Client as Browser
 
+from llmjobs.admin.jobs import JobPage
 from llmjobs.admin.pages import ViewOnlyPage
 from llmjobs.models import Client, Flow, Job, Lane
 from tests.admin.pages import TABLES, WRITTEN_BY_PROGRAMS, list_url, page_url, staff, text_of
@@ -107,7 +108,8 @@ def test_no_page_has_an_inline_script_or_style(browser: Browser, rows: dict[str,
 def test_a_list_costs_the_same_queries_for_five_rows_and_for_fifty(
     browser: Browser, rows: dict[str, Any], django_assert_max_num_queries: Any, monkeypatch: Any, name: str
 ) -> None:
-    monkeypatch.setattr(ViewOnlyPage, "list_per_page", 1000)  # past a page there is one count more
+    for page in (ViewOnlyPage, JobPage):
+        monkeypatch.setattr(page, "list_per_page", 1000)  # past a page there is one count more
     model, counts = rows["Model"], []
     for number in (5, 45):
         for _ in range(number):

@@ -73,7 +73,7 @@ def test_a_dead_job_is_requeued_from_its_page_by_hand(site: str, browser: Browse
 
 
 def test_all_pages_of_a_filter_are_cancelled_by_hand(site: str, browser: Browser, monkeypatch: Any) -> None:
-    monkeypatch.setattr("llmjobs.admin.pages.ViewOnlyPage.list_per_page", 2)
+    monkeypatch.setattr("llmjobs.admin.jobs.JobPage.list_per_page", 2)
     first = make_job()
     for _ in range(4):
         make_job(client=first.client, model=first.pool)

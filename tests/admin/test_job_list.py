@@ -127,7 +127,7 @@ def test_days_are_inclusive_and_read_by_the_submitters_or_the_databases_clock(br
 
 
 def test_pages_follow_each_other_without_gap_or_repeat_and_back(browser: Browser, monkeypatch: Any) -> None:
-    monkeypatch.setattr("llmjobs.admin.pages.ViewOnlyPage.list_per_page", 3)
+    monkeypatch.setattr("llmjobs.admin.jobs.JobPage.list_per_page", 3)
     client, model = make_client(), make_model()
     ids = [make_job(client=client, model=model).pk for _ in range(8)]
     pages, url = [], URL
@@ -145,7 +145,7 @@ def test_pages_follow_each_other_without_gap_or_repeat_and_back(browser: Browser
 
 
 def test_a_count_stops_at_its_bound_and_says_so(browser: Browser, monkeypatch: Any) -> None:
-    monkeypatch.setattr("llmjobs.admin.pages.ViewOnlyPage.list_per_page", 3)
+    monkeypatch.setattr("llmjobs.admin.jobs.JobPage.list_per_page", 3)
     monkeypatch.setattr(lists, "COUNT_MAX", 5)
     client, model = make_client("acme"), make_model()
     for _ in range(7):

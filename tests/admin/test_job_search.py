@@ -209,7 +209,7 @@ def test_a_walk_goes_on_from_page_to_page_without_gap_or_repeat(browser: Browser
 
 
 def test_a_page_of_a_walk_is_cut_where_it_is_full(browser: Browser, monkeypatch: Any) -> None:
-    monkeypatch.setattr("llmjobs.admin.pages.ViewOnlyPage.list_per_page", 2)
+    monkeypatch.setattr("llmjobs.admin.jobs.JobPage.list_per_page", 2)
     client, model = make_client(), make_model()
     ids = [make_job(client=client, model=model).pk for _ in range(6)]
     monkeypatch.setattr(lists, "TRY_S", lists.TRY_S)

@@ -128,6 +128,16 @@ def test_who_began_one_may_look_at_it(many: None) -> None:
     assert mine.get(list_url("Operation")).status_code == 403, "the others' need the permission"
 
 
+def test_the_words_of_a_search_are_for_who_may_read_prompts(browser: Browser, root: Any) -> None:
+    job = make_job("dead", result={"error_code": "timeout", "error_message": "the-merger"})
+    url = f"{URL}?q=the-merger"
+    confirm(browser, url, ask(browser, url, "requeue", job, across=True))
+    operation = Operation.objects.get()
+    assert "the-merger" in text_of(browser.get(page_url(operation)))
+    viewer = text_of(staff("view_job", "view_operation").get(page_url(operation)))
+    assert "the-merger" not in viewer and "what a search found" in viewer
+
+
 @pytest.mark.parametrize("key", ["nope", "0", "9" * 30, "%00"])
 def test_an_operation_that_is_none_is_not_found(browser: Browser, key: str) -> None:
     assert browser.post(f"/admin/llmjobs/operation/{key}/stop/").status_code == 404
