@@ -41,6 +41,11 @@ class Deadline:
         self.timeout.reschedule(min(self._ends_at, self._clock() + wait_s))
 
     @property
+    def is_total(self) -> bool:
+        """What it waits for now is the end of the whole call, rather than the next word."""
+        return self.timeout.when() == self._ends_at
+
+    @property
     def is_long_past(self) -> bool:
         """This process stood still, or it would have been noticed sooner."""
         due_at = self.timeout.when()

@@ -3,7 +3,6 @@
 Owns the words about it. Does not own what a provider's code means (`outcomes.classify`), nor what becomes of the job.
 """
 
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -48,11 +47,11 @@ EXPECTED = (
 )
 
 
-def judged(call: Call, error: BaseException) -> End:
-    """What one of EXPECTED means for the call."""
+def judged(call: Call, error: BaseException, *, is_total: bool) -> End:
+    """What one of EXPECTED means for the call. `is_total`: a TimeoutError is of the whole call's time."""
     match error:
         case TimeoutError():
-            return End(Kind.UNKNOWN, Error("timeout", _late(call)))
+            return End(Kind.UNKNOWN, Error("timeout", _late(call, is_total)))
         case openai.APIStatusError():
             return _refused(call, error.response.status_code, error.response.headers, error.response.content)
         case openai.APIConnectionError():
@@ -93,9 +92,8 @@ def _disconnected(error: BaseException) -> End:
     return End(Kind.UNKNOWN, Error("connection_lost", f"{name}: {said}"), is_break=True)
 
 
-def _late(call: Call) -> str:
-    ran_s = time.monotonic() - (call.sent_at or time.monotonic())
-    if ran_s >= call.timeouts.total_s - 0.001:
+def _late(call: Call, is_total: bool) -> str:
+    if is_total:
         return f"expected the whole answer within {call.timeouts.total_s:g} s"
     if call.first_token_at is None:
         return f"expected the first token within {call.timeouts.first_token_s:g} s"

@@ -61,7 +61,7 @@ class OpenAIProviders:
             async with deadline.timeout:
                 return await self._run(call, deadline)
         except EXPECTED as error:
-            end = judged(call, error)
+            end = judged(call, error, is_total=deadline.is_total)
             # Whoever stood still may not be its holder any more: its response is not for it to end.
             is_break = end.is_break or (isinstance(error, TimeoutError) and deadline.is_long_past)
             if not (is_break and call.goes_on(end.kind)):

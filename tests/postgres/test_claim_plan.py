@@ -157,6 +157,7 @@ def test_what_a_worker_writes_is_found_by_its_keys(backlog, statistics):
         "lease_lost": "0",
         "client_id": "null",
         "even_dead": "true",
+        "keeps_time": "false",
         "priority": "8",
         "word": "'low'",
         "pool": str(make_model().pk),
