@@ -40,11 +40,12 @@ def make_groups(apps: Any, schema_editor: Any) -> None:
 def _make_permissions(apps: Any, alias: str) -> None:
     """On a fresh database they would come after all migrations. What is there stays; what comes later finds these."""
     app = apps.get_app_config("llmjobs")
-    app.models_module = True  # of the history's app, or nothing would be made
+    before = getattr(app, "models_module", None)  # a history's app has none, and nothing would be made
+    app.models_module = True
     try:
         create_permissions(app, verbosity=0, using=alias, apps=apps)
     finally:
-        app.models_module = None
+        app.models_module = before
 
 
 class Migration(migrations.Migration):

@@ -12,7 +12,6 @@ import pytest
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.models import Group, Permission, User
-from django.db import connection
 from django.db.models import Model
 from django.test import Client as Browser
 from django.test import RequestFactory
@@ -21,7 +20,7 @@ from django.urls import URLPattern, URLResolver, reverse
 from llmjobs.admin import dead_letters
 from llmjobs.models import Attempt, Job, JobEvent, JobRequest, JobResult
 from tests.admin.pages import TABLES, list_url, logged_in, page_url, staff, text_of
-from tests.factories import make_client, make_job, make_user
+from tests.factories import make_client, make_groups, make_job, make_user
 
 roles = importlib.import_module("llmjobs.migrations.0021_roles")
 
@@ -82,9 +81,8 @@ CUSTOM = {
 
 @pytest.fixture
 def people(db: None) -> dict[int, Browser]:
-    """The session of each. The groups are the migration's, which the flush after a test that commits takes out."""
-    with connection.schema_editor() as editor:
-        roles.make_groups(apps, editor)
+    """The session of each."""
+    make_groups()
     found = {STRANGER: staff()}
     for role, name in GROUPS.items():
         user = make_user(is_staff=True, username=name.partition(" ")[2])
@@ -285,8 +283,7 @@ def test_the_migration_knows_every_permission_that_it_gives(db: None) -> None:
 def test_what_a_host_made_of_a_group_stays(people: dict[int, Browser]) -> None:
     Group.objects.get(name=roles.VIEWER).permissions.set([])
     Group.objects.get(name=roles.OPERATOR).delete()
-    with connection.schema_editor() as editor:
-        roles.make_groups(apps, editor)
+    make_groups()
     assert permissions(roles.VIEWER) == set()
     assert permissions(roles.OPERATOR), "one that is gone is made again"
 

@@ -14,7 +14,7 @@ from llmjobs.models import Job, Operation
 from llmjobs.states import State
 from tests.browser.chromium import WAIT_MS
 from tests.browser.conftest import Site, apart
-from tests.factories import make_job, make_user
+from tests.factories import make_groups, make_job, make_user
 
 pytestmark = pytest.mark.django_db
 expect.set_options(timeout=WAIT_MS)
@@ -111,6 +111,7 @@ def test_a_viewer_reads_the_words_of_nobody_on_no_page(site: Site) -> None:
 
 
 def _cookie(group: str, name: str) -> str:
+    make_groups()
     user: User = make_user(username=name, is_staff=True)
     user.groups.add(Group.objects.get(name=group))
     session = Session()
