@@ -17,14 +17,15 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from llmjobs.admin.filters import SUGGESTIONS_MAX, ChoiceFilter, MomentsFilter, TextFilter, as_id, as_uuid
 from llmjobs.admin.lists import LIST_TIMEOUT_S, TooSlow, time_limit
 from llmjobs.models import Attempt, Client, Job, Model, OperationItem, Tier, Worker
+from llmjobs.outcomes import ERROR_CLASS
 from llmjobs.sql import load
-from llmjobs.states import Endpoint, Priority, Size, State
+from llmjobs.states import DEAD_LETTERS, WAITING, Endpoint, Priority, Size, State
 
 ERROR_CODES_OF_LAST = 200  # dead and failed jobs
-ERROR_CLASSES = ("transient", "deterministic", "unknown")
+ERROR_CLASSES = tuple(dict.fromkeys(ERROR_CLASS.values()))
 # An id is given at the insert, created_at says when its transaction began: so long may one have been open.
 OPEN_MAX = timedelta(hours=1)
-UNFINISHED = ("scheduled", "queued", "running")
+UNFINISHED = sorted(WAITING | {State.RUNNING})
 
 
 class StatusFilter(ChoiceFilter):
@@ -133,7 +134,7 @@ class ErrorFilter(TextFilter):
 
     def suggestions(self) -> Iterable[tuple[str, str]]:
         """Those of the newest dead and failed jobs: a short range of their index."""
-        newest = Job.objects.filter(state__in=["dead", "failed"]).order_by("-pk").values("pk")[:ERROR_CODES_OF_LAST]
+        newest = Job.objects.filter(state__in=sorted(DEAD_LETTERS)).order_by("-pk").values("pk")[:ERROR_CODES_OF_LAST]
         codes = Job.objects.filter(pk__in=newest, result__error_code__isnull=False)
         found = codes.order_by("result__error_code").values_list("result__error_code", flat=True).distinct()
         try:

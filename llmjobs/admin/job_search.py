@@ -18,6 +18,7 @@ from django.db.models.functions import Cast
 from llmjobs.admin.filters import as_id, as_uuid
 from llmjobs.admin.lists import TooSlow, time_limit
 from llmjobs.models import Attempt, Client, Job, JobRequest, JobResult, Model
+from llmjobs.states import DEAD_LETTERS
 
 HELP = (
     "An id or its first 8 characters or more, a number, a client, a model, an end user, an idempotency key, an error "
@@ -189,7 +190,7 @@ def _looks(text: str, *, may_see_content: bool) -> Iterable[tuple[str, str, Quer
         jobs = _newest(Job, NEWEST_JOBS).annotate(text=Cast("public_id", TextField())).filter(text__endswith=digits)
         yield "the end of its id", f"the newest {NEWEST_JOBS:,} jobs", jobs, "pk"
     if may_see_content:
-        newest = Job.objects.filter(state__in=["dead", "failed"]).order_by("-pk").values("pk")[:NEWEST_ERRORS]
+        newest = Job.objects.filter(state__in=sorted(DEAD_LETTERS)).order_by("-pk").values("pk")[:NEWEST_ERRORS]
         worded = Job.objects.filter(pk__in=newest, result__error_message__icontains=text[:200])
         yield "words of its error", f"the newest {NEWEST_ERRORS:,} dead and failed jobs", worded, "pk"
 
