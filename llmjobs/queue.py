@@ -1,8 +1,8 @@
 """The verbs: the only writer of `Job.state`.
 
-A verb is a file in `sql/` and a function here, or in `steering.py`: what operators do, and cancel. These and submit
-use Django's connection and take part in the caller's transaction; claim, settle, reclaim, stage and expire are the
-workers', over psycopg's async connections. Every write to a running job names its lease, which is the job's id, the
+A verb is a file in `sql/` and a function here, in `submitting.py`, or in `steering.py`: what operators do, and cancel.
+Those two use Django's connection and take part in the caller's transaction; claim, settle, reclaim, stage and expire
+are the workers', over psycopg's async connections. Every write to a running job names its lease, which is the job's id, the
 attempt's number and the worker; who is not returned has lost it. Everybody appends to the inbox; only a claim, under
 the turnstile, writes flows and lanes.
 """
@@ -12,21 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
-from django.db import IntegrityError, connection, transaction
+from django.db import connection
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from llmjobs import counts, drafts, handlers, joining, limits, submissions, tracing
+from llmjobs import handlers
 from llmjobs.attempt_log import End, log_end
-from llmjobs.catalog import pool_for
 from llmjobs.conf import conf
 from llmjobs.database import one_trip
-from llmjobs.errors import InvalidRequest
-from llmjobs.events import EVENTS_CHANNEL, WORK_CHANNEL, Event, Wake, append, wake_on_commit
+from llmjobs.events import Event, Wake, append
 from llmjobs.folding import SHARD, fold
 from llmjobs.leases import Claim, Claimed, Settlement
-from llmjobs.models import Client, Job
 from llmjobs.pauses import pause_claims as pause_claims
 from llmjobs.pauses import resume_claims as resume_claims
 from llmjobs.sql import load
@@ -44,136 +40,15 @@ from llmjobs.steering import requeue as requeue
 from llmjobs.steering import requeue_as as requeue_as
 from llmjobs.steering import restore as restore
 from llmjobs.steering import unblock as unblock
-from llmjobs.submissions import Submission
+from llmjobs.submitting import asubmit as asubmit
+from llmjobs.submitting import submit as submit
+from llmjobs.submitting import submit_submissions as submit_submissions
+from llmjobs.submitting import submit_submission as submit_submission
 
 CLAIM_SIZES = (1, 4, 16, 64, 256)  # literal limits in a few sizes, so that few plans exist
 BUSY = "busy"  # settle's word for a job whose row is locked by somebody else
 STAGE_TURNS = 100  # batches at once where retries are held back: a storm of 50,000 holds nobody else up
 DUTY_ROWS = 500  # rows that a duty takes at once: its locks last milliseconds
-
-
-# Submit: Django's connection. So are the verbs of steering.py.
-
-
-def submit(
-    *, client: Client | str, idempotency_key: str | None = None, on_settled: str | None = None, **fields: Any
-) -> Job:
-    """Submit one call; takes part in the caller's transaction. `fields` are those of POST /api/jobs.
-
-    `on_settled`: the dotted path of a function that is called with the job in the transaction that ends it: see
-    handlers.py.
-    With dedupe="join" the client's own equal job is returned, if one has not ended. In a transaction, others who submit
-    with that key, or join equal jobs, are told IdempotencyInProgress until its end.
-    Raises InvalidRequest (with `param`), ModelNotFound, IdempotencyKeyReused, and what limits.py refuses: QueueFull,
-    InsufficientQuota, RateLimitExceeded. Inside a transaction these are raised as far as can be seen then; what others
-    submit before its commit may still take the room, and then the commit itself fails, with a django.db.DatabaseError
-    whose `__cause__.sqlstate` is limits.SQLSTATE.
-    """
-    owner = client if isinstance(client, Client) else Client.objects.select_related("tier").get(name=client)
-    submission = submissions.parse(fields)
-    if on_settled is not None:
-        submission = handlers.attached(submission, on_settled)
-    job, _ = submit_submission(owner, submission, idempotency_key)
-    return job
-
-
-async def asubmit(*, client: Client | str, idempotency_key: str | None = None, **fields: Any) -> Job:
-    """Like submit, in a transaction of its own: an async caller has none that it could join."""
-    return await sync_to_async(submit)(client=client, idempotency_key=idempotency_key, **fields)
-
-
-def submit_submission(
-    client: Client,
-    submission: Submission,
-    idempotency_key: str | None = None,
-    *,
-    api_key_id: int | None = None,
-    retry_count: int | None = None,
-    traceparent: str | None = None,
-) -> tuple[Job, bool]:
-    """The job, and whether it is an earlier submit's: by the same key, by an SDK's retry, by dedupe (joining.py).
-
-    `api_key_id`: the key that it came with; `retry_count`: the SDK's, 0 at its first try; `traceparent`: the caller's,
-    as of tracing.parsed. An earlier job is answered before limits are looked at.
-    """
-    is_inside = not connection.get_autocommit()
-    asked = joining.Asked(client, submission, idempotency_key, api_key_id, retry_count)
-    if not asked.may_join:
-        with limits.told(client):
-            new = _submit(client, [submission], look_before=is_inside, api_key_id=api_key_id, traceparent=traceparent)
-        return new[0], False
-    if idempotency_key is not None:
-        submissions.check_idempotency_key(idempotency_key)
-    if (job := asked.made_with_key()) is not None:
-        return job, True
-    try:
-        with limits.told(client), joining.told_in_progress(), transaction.atomic(), joining.short_waits():
-            if (job := asked.made_before()) is not None:
-                return job, True
-            [job] = _submit(
-                client,
-                [submission],
-                [idempotency_key],
-                look_before=is_inside,
-                api_key_id=api_key_id,
-                traceparent=traceparent,
-            )
-        return job, False
-    except IntegrityError:
-        if (job := asked.made_with_key()) is None:
-            raise
-        return job, True
-
-
-def submit_many(client: Client, asked: Sequence[Submission], keys: Sequence[str | None] = ()) -> list[Job]:
-    """Submit many in one statement, in order. The jobs come with pool, client and tier, without request and result.
-
-    `asked`: of submissions.parse, and of handlers.attached for what submit has as `on_settled`.
-    All or none: QueueFull, say, is that there is not room for all of them. See submit for what a transaction changes.
-    """
-    if any(submission.joins for submission in asked):
-        raise InvalidRequest('expected "none" among many, got "join": submit that one by itself', param="dedupe")
-    with limits.told(client):
-        return _submit(client, asked, keys, look_before=not connection.get_autocommit())
-
-
-def _submit(
-    client: Client,
-    asked: Sequence[Submission],
-    keys: Sequence[str | None] = (),
-    *,
-    look_before: bool,
-    api_key_id: int | None = None,
-    traceparent: str | None = None,
-) -> list[Job]:
-    for path in {submission.on_settled for submission in asked} - {None}:
-        handlers.check(path)
-    pools = {name: pool_for(name, client) for name in {submission.model for submission in asked}}
-    rows = [
-        drafts.row(client, submission, pools[submission.model], keys[index] if keys else None, api_key_id)
-        for index, submission in enumerate(asked)
-    ]
-    is_rejected = any(row["is_rejected_when_limited"] for row in rows)
-    with tracing.submitting(client, rows, [submission.model for submission in asked], traceparent):
-        if look_before or is_rejected:  # who hammers at a limit shall not leave a dead row each time
-            limits.refuse_if_full(client, rows)
-        params = {
-            "jobs": json.dumps(rows, ensure_ascii=False), "backlog_max": conf.backlog_max,
-            "client_id": client.pk, "is_rejected": is_rejected,
-        }  # fmt: skip
-        with connection.cursor() as cursor:
-            cursor.execute(load("submit"), params)
-            made = cursor.fetchall()
-    jobs = [
-        drafts.made(client, pools[submission.model], row, values)
-        for submission, row, values in zip(asked, rows, made, strict=True)
-    ]
-    wake_on_commit(
-        (WORK_CHANNEL, sorted({f"pool:{pool.id}" for pool in pools.values()})),
-        (EVENTS_CHANNEL, [Wake(job.id, client.id, 1 << 20) for job in jobs]),
-    )
-    counts.help_on_commit([job.id for job in jobs])
-    return jobs
 
 
 # Claim, settle and the duties: a worker's own connection, in autocommit mode.

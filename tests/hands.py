@@ -154,7 +154,7 @@ def submit(client: Client, pool: Model, count: int = 1, **asked: Any) -> list[Jo
     submission = parse({"model": pool.name, "body": request, **asked})
     if handler is not None:
         submission = handlers.attached(submission, handler)
-    return queue.submit_many(client, [submission] * count)
+    return queue.submit_submissions(client, [submission] * count)
 
 
 def claimed_job(hand: Hand, client: Client, pool: Model, **asked: Any) -> Claimed:

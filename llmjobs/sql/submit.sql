@@ -1,4 +1,4 @@
--- Called by: queue.submit_many, in the caller's transaction.
+-- Called by: queue.submit_submissions, in the caller's transaction.
 -- Parameters: jobs: a JSON array, an object a job, in the order of submission; backlog_max: for the check at commit
 -- (limits.py), which asks what sets it in its transaction; client_id; is_rejected: whether one of the jobs shall rather
 -- be refused than wait for the client's limits a minute. Of a transaction's submits for a client the last one says:

@@ -76,7 +76,7 @@ class Flood:
 
     async def _one(self, owner: Client) -> Took:
         began_at = time.perf_counter()
-        [job] = await sync_to_async(queue.submit_many)(owner, jobs_of(1, "Say hello."))
+        [job] = await sync_to_async(queue.submit_submissions)(owner, jobs_of(1, "Say hello."))
         settled = self._settled.setdefault(job.id, asyncio.Event())
         self._news.release()
         await asyncio.wait_for(settled.wait(), 60)

@@ -51,7 +51,7 @@ class Ground:
     def submit(self, jobs: Sequence[Submission], client: Client | None = None) -> None:
         """In bulk, a batch a transaction."""
         for start in range(0, len(jobs), SUBMIT_BATCH):
-            queue.submit_many(client or self.client, list(jobs[start : start + SUBMIT_BATCH]))
+            queue.submit_submissions(client or self.client, list(jobs[start : start + SUBMIT_BATCH]))
 
     def wait_until(self, is_so: Callable[[], bool], what: str, within_s: float = 120) -> None:
         deadline = time.monotonic() + within_s

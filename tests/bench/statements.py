@@ -40,7 +40,7 @@ def _submit(clients: list[Client], count: int) -> float:
     jobs = jobs_of(batch, "Say something. [[tokens=50]]")
     began_at = time.perf_counter()
     for number in range(count // batch):
-        queue.submit_many(clients[number % len(clients)], jobs)
+        queue.submit_submissions(clients[number % len(clients)], jobs)
     return count / (time.perf_counter() - began_at)
 
 

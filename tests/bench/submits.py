@@ -45,7 +45,7 @@ def measure(ground: Ground, *, is_quick: bool) -> Table:
 def _ones(clients: list[Client], count: int) -> tuple[list[float], list[float]]:
     """Milliseconds of each: the whole call, and its share in the database."""
     jobs = jobs_of(1, PROMPT)
-    queue.submit_many(clients[0], jobs)  # warm
+    queue.submit_submissions(clients[0], jobs)  # warm
     taken_ms, database_ms = [], []
 
     def timed(execute: Callable[..., Any], *args: Any) -> Any:
@@ -76,5 +76,5 @@ def _bulk(clients: list[Client], count: int) -> float:
 
 def _ms(client: Client, jobs: list[Submission]) -> float:
     began_at = time.perf_counter()
-    queue.submit_many(client, jobs)
+    queue.submit_submissions(client, jobs)
     return (time.perf_counter() - began_at) * 1000

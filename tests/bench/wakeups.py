@@ -79,7 +79,7 @@ def _submit(number: int, each: int) -> None:
     for turn in range(number, number + each):
         client = clients[turn % CLIENTS]
         allowed = [one for one in asked if one.priority >= client.tier.max_priority]
-        queue.submit_many(client, [allowed[turn // CLIENTS % len(allowed)]])
+        queue.submit_submissions(client, [allowed[turn // CLIENTS % len(allowed)]])
 
 
 def _claim(backlog: Backlog, done: Event) -> None:

@@ -1,6 +1,6 @@
 """The clients of a run: they submit over HTTP and from Python, cancel some, and follow some to their end.
 
-Owns what was acknowledged: `accepted` has a job's id only once a 202, a 200 or the return of `submit_many` said so.
+Owns what was acknowledged: `accepted` has a job's id only once a 202, a 200 or the return of `submit_submissions` said so.
 Over HTTP each post has an Idempotency-Key and is sent again until it is answered; from Python a batch whose commit was
 not acknowledged is left alone, as a caller would leave it that can't know. Runs in an event loop of its own thread, so
 that the main thread makes the faults.
@@ -24,7 +24,7 @@ from llmjobs.submissions import parse
 from tests.chaos.asked import Asked
 from tests.chaos.viewers import View, watch
 
-BATCH = 20  # jobs of one submit_many
+BATCH = 20  # jobs of one submit_submissions
 POSTS_AT_ONCE = 8
 VIEWERS_AT_ONCE = 60
 POST_AGAIN_S = 0.3
@@ -166,7 +166,7 @@ def _submit_many(batch: list[Asked]) -> list[str]:
     close_old_connections()
     try:
         client = Client.objects.select_related("tier").get(name=batch[0].client)
-        return [str(job.public_id) for job in queue.submit_many(client, [parse(one.payload) for one in batch])]
+        return [str(job.public_id) for job in queue.submit_submissions(client, [parse(one.payload) for one in batch])]
     except DatabaseError:
         return []
     finally:

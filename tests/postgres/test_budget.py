@@ -119,7 +119,9 @@ def test_what_has_no_price_is_taken_when_the_budget_is_gone(hand, client, pool, 
     refused(client, priced)
     submit(client, pool)
     with pytest.raises(InsufficientQuota):
-        queue.submit_many(client, [parse({"model": pool.name, "input": "hi"}), parse({"model": "priced", **ONE})])
+        queue.submit_submissions(
+            client, [parse({"model": pool.name, "input": "hi"}), parse({"model": "priced", **ONE})]
+        )
 
 
 def test_a_last_submit_that_costs_nothing_does_not_hide_one_before_it_that_does(client, pool, priced):

@@ -98,8 +98,8 @@ def test_a_handler_that_can_not_be_called_is_refused_at_the_submit(client, pool)
 def test_a_handler_of_one_among_many_is_checked_and_kept(client, pool):
     plain = submissions.parse({"model": pool.name, "messages": SAID})
     with pytest.raises(InvalidRequest, match="nothing"):
-        queue.submit_many(client, [plain, handlers.attached(plain, f"{HERE}.nothing")])
-    jobs = queue.submit_many(client, [plain, handlers.attached(plain, f"{HERE}.save")])
+        queue.submit_submissions(client, [plain, handlers.attached(plain, f"{HERE}.nothing")])
+    jobs = queue.submit_submissions(client, [plain, handlers.attached(plain, f"{HERE}.save")])
     assert [job.has_handler for job in jobs] == [False, True]
     assert Job.objects.select_related("request").get(has_handler=True).request.on_settled == f"{HERE}.save"
 

@@ -200,7 +200,7 @@ def test_among_many_none_joins(client, pool):
     """Nothing says which of the answers would be whose."""
     asked = parse({"model": pool.name, "input": "hi", "dedupe": "join"})
     with pytest.raises(InvalidRequest) as caught:
-        queue.submit_many(client, [asked, asked])
+        queue.submit_submissions(client, [asked, asked])
     assert caught.value.param == "dedupe" and not Job.objects.exists()
 
 

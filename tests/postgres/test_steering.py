@@ -216,14 +216,14 @@ def test_many_are_erased_but_for_those_that_are_not_over(hand, client, pool):
 def test_a_job_requeued_as_another_is_what_a_submit_of_that_would_be(hand, client, pool):
     priced = make_model(input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(2))
     handler = handlers.attached(parse({"model": pool.name, "input": "Old"}), f"{__name__}.told_of")
-    [job] = queue.submit_many(client, [handler], keys=["key-1"])
+    [job] = queue.submit_submissions(client, [handler], keys=["key-1"])
     [claimed] = hand.claim(pool)
     hand.settle(claimed, state=State.DEAD)
     asked = {
         "model": priced.name, "messages": [{"role": "user", "content": "Mended"}], "priority": "low", "max_attempts": 2,
         "timeout_s": 7, "retry_for_s": 11, "metadata": {"a": "b"}, "webhook_url": WEBHOOK, "on_interrupt": "keep",
     }  # fmt: skip
-    [twin] = queue.submit_many(client, [parse(asked)])
+    [twin] = queue.submit_submissions(client, [parse(asked)])
     assert queue.requeue_as(job.id, parse(asked)) == [job.id]
     again, twin = Job.objects.get(id=job.id), Job.objects.get(id=twin.id)
     alike = (
