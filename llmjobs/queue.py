@@ -2,9 +2,9 @@
 
 A verb is a file in `sql/` and a function here, in `submitting.py`, or in `steering.py`: what operators do, and cancel.
 Those two use Django's connection and take part in the caller's transaction; claim, settle, reclaim, stage and expire
-are the workers', over psycopg's async connections. Every write to a running job names its lease, which is the job's id, the
-attempt's number and the worker; who is not returned has lost it. Everybody appends to the inbox; only a claim, under
-the turnstile, writes flows and lanes.
+are the workers', over psycopg's async connections. Every write to a running job names its lease, which is the job's id,
+the attempt's number and the worker; who is not returned has lost it. Everybody appends to the inbox; only a claim,
+under the turnstile, writes flows and lanes.
 """
 
 import json
@@ -42,8 +42,8 @@ from llmjobs.steering import restore as restore
 from llmjobs.steering import unblock as unblock
 from llmjobs.submitting import asubmit as asubmit
 from llmjobs.submitting import submit as submit
-from llmjobs.submitting import submit_submissions as submit_submissions
 from llmjobs.submitting import submit_submission as submit_submission
+from llmjobs.submitting import submit_submissions as submit_submissions
 
 CLAIM_SIZES = (1, 4, 16, 64, 256)  # literal limits in a few sizes, so that few plans exist
 BUSY = "busy"  # settle's word for a job whose row is locked by somebody else
