@@ -4,8 +4,10 @@ PORT ?= 8000
 TESTS ?= tests
 SEED ?= 1
 VENV_PYTHON := .venv/bin/python
+PYTHON6 ?= python3.12
+VENV6 := .data/django6
 
-.PHONY: demo setup setup-dev test check format bench chaos lock
+.PHONY: demo setup setup-dev test test-django6 check format bench chaos lock
 
 demo: setup
 	@exec $(VENV_PYTHON) manage.py demo --port $(PORT)
@@ -18,6 +20,20 @@ setup-dev:
 
 test: setup-dev
 	@exec $(VENV_PYTHON) -m pytest -n 2 $(TESTS)
+
+# The same tests on Django 6, which needs Python 3.12 or newer: make test-django6 PYTHON6=python3.13 TESTS=tests/api
+test-django6: $(VENV6)/.installed
+	@exec $(VENV6)/bin/python -m pytest -n 2 $(TESTS)
+
+$(VENV6)/.installed: .ci/requirements-django6.txt
+	@rm -rf $(VENV6)
+	@if command -v uv >/dev/null; then \
+	    uv venv --quiet --python $(PYTHON6) $(VENV6) && \
+	    uv pip install --quiet --python $(VENV6)/bin/python --require-hashes -r $<; \
+	else \
+	    $(PYTHON6) -m venv $(VENV6) && $(VENV6)/bin/python -m pip install --quiet --require-hashes -r $<; \
+	fi
+	@touch $@
 
 check: setup-dev
 	$(VENV_PYTHON) -m ruff format --check .
@@ -43,3 +59,5 @@ lock:
 	    -o requirements.txt requirements.in
 	uv pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 	    -o requirements-dev.txt requirements-dev.in
+	grep -v "^-c" requirements-dev.in | uv pip compile --universal --python-version 3.12 --generate-hashes \
+	    --override .ci/django6.in --custom-compile-command "make lock" -o .ci/requirements-django6.txt -

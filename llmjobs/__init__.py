@@ -12,4 +12,4 @@ The life of a job, and the module that a reader opens for each step:
 Imports go only downward, from the edges (api, live, console, admin, management) to conf.py and errors.py.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

@@ -8,16 +8,17 @@ A key is looked up by its SHA-256 in an index: what the time of that look-up tel
 nobody can choose a prefix for a key of 256 random bits. The database's clock decides about expiry.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Self
 
 from django.contrib.auth.models import AbstractUser
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from llmjobs.errors import LlmjobsError
+from llmjobs.database import prepared_cursor, rows_of
+from llmjobs.errors import ClientNotFound, LlmjobsError
 from llmjobs.models import ApiKey, Client, Job, Tier
 from llmjobs.models.tenants import Scope, hash_key
 from llmjobs.sql import load
@@ -52,7 +53,7 @@ def authenticate_key(key: str) -> ApiKey | None:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated key or user. `client` is whose its submitted jobs are; None: it can't submit."""
+    """An authenticated key or user. `client` is whose its submitted jobs are; None: it has none, or has not chosen."""
 
     label: str  # for logs: a key's prefix or a user's id
     client_ids: tuple[int, ...]
@@ -62,6 +63,8 @@ class Caller:
     steers_all: bool  # may also cancel and erase them
     api_key_id: int | None = None  # None: a session
     sees_statistics: bool = False  # of all clients: numbers alone, so who may read no prompt may have it
+    clients: tuple[Client, ...] = ()  # its own, by name, with their tiers
+    user_id: int | None = None  # of a session
 
     @classmethod
     def from_key(cls, key: ApiKey) -> Self:
@@ -76,12 +79,13 @@ class Caller:
             steers_all=is_operator,
             api_key_id=key.pk,
             sees_statistics=is_operator,
+            clients=(key.client,),
         )
 
     @classmethod
     def from_user(cls, user: AbstractUser) -> Self:
-        """A user of several clients reads the jobs of all and submits for none: only a key says for which."""
-        clients = list(user.llmjobs_clients.select_related("tier"))  # type: ignore[attr-defined]
+        """A user of several clients reads the jobs of all, and submits for the one that it chooses."""
+        clients = tuple(user.llmjobs_clients.select_related("tier"))  # type: ignore[attr-defined]
         is_operator = user.is_staff and user.has_perms(("llmjobs.view_job", "llmjobs.view_job_content"))
         return cls(
             label=f"user:{user.pk}",
@@ -91,7 +95,19 @@ class Caller:
             is_operator=is_operator,
             steers_all=is_operator and user.has_perm("llmjobs.cancel_job"),
             sees_statistics=user.is_staff and user.has_perm("llmjobs.view_job"),
+            clients=clients,
+            user_id=user.pk,
         )
+
+    def choose(self, name: str) -> Self:
+        """The same caller, who acts for this client of its own. It sees the jobs of all its clients as before.
+
+        Raises ClientNotFound.
+        """
+        for client in self.clients:
+            if client.name == name:
+                return replace(self, client=client)
+        raise ClientNotFound("There is no such client, or it is not the caller's.")
 
     def can(self, scope: str) -> bool:
         """An operator reads and cancels, but submits only with that scope too."""
@@ -110,16 +126,12 @@ class Caller:
 
 def _find(key: str) -> tuple[ApiKey, datetime]:
     """The row, with its client and tier, and the database's time. Raises KeyRefused."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(load("find_key"), {"hash": hash_key(key)})
         row = cursor.fetchone()
         if row is None:
             raise KeyRefused("There is no such API key.")
-        names = [column.name.partition(".") for column in cursor.description]
-    made: dict[str, Any] = {}
-    for table, model in (("key", ApiKey), ("client", Client), ("tier", Tier)):
-        columns = {name: value for (prefix, _, name), value in zip(names, row, strict=True) if prefix == table}
-        made[table] = model.from_db(connection.alias, list(columns), list(columns.values()))
+        made = rows_of(cursor, row, {"key": ApiKey, "client": Client, "tier": Tier})
     made["client"].tier, made["key"].client = made["tier"], made["client"]
     return made["key"], row[0]
 

@@ -10,4 +10,4 @@ class LlmjobsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from llmjobs import checks  # noqa: F401  (importing registers them)
+        from llmjobs import checks, preflight  # noqa: F401  (importing registers them)

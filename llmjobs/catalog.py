@@ -5,25 +5,35 @@ provider is made from them, so that a fresh installation with a key can be used 
 """
 
 import os
+from typing import cast
 
 from django.core.exceptions import ValidationError
 
 from llmjobs.conf import conf
+from llmjobs.database import prepared_cursor, rows_of
 from llmjobs.errors import InvalidRequest, ModelNotFound
 from llmjobs.models import Client, Model, Provider
+from llmjobs.sql import load
 
 OPENAI_URL = "https://api.openai.com/v1"
 
 
 def pool_for(name: str, client: Client) -> Model:
     """Raises ModelNotFound, or InvalidRequest when the client has had too many pools made."""
-    pool = Model.objects.select_related("provider").filter(name=name).first()
-    if pool is not None:
+    if (pool := _found(name)) is not None:
         return pool
     provider = Provider.objects.filter(any_model=True).order_by("id").first() or _default_provider()
     if provider is None:
         raise ModelNotFound(f"expected a model of GET /api/models, got {name!r}", param="model", code="model_not_found")
     return _made_on_first_use(name, provider, client)
+
+
+def _found(name: str) -> Model | None:
+    """Asked at every submit: a price, a limit or a pause counts from the moment of its edit."""
+    with prepared_cursor() as cursor:
+        cursor.execute(load("find_model"), {"name": name})
+        row = cursor.fetchone()
+        return None if row is None else cast(Model, rows_of(cursor, row, {"model": Model})["model"])
 
 
 def _made_on_first_use(name: str, provider: Provider, client: Client) -> Model:

@@ -3,22 +3,28 @@ hint.
 
 Owns no rule of its own: conf.py knows the knobs. The check of the server itself carries Django's `database`
 tag, so that it runs with `migrate` and `check --database`, never in a plain `check` of a machine without a
-database.
+database. What else the database can tell before a deployment is asked by preflight.py.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.apps import apps
 from django.conf import settings
+from django.contrib.staticfiles import finders
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.management import CommandError, get_commands
 from django.db import DatabaseError, connections
+from django.urls import NoReverseMatch, reverse
 
 from llmjobs import conf
 from llmjobs.signing import SECRET_PREFIX, webhook_key
 
 OLDEST_POSTGRES = 15
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+STATIC_FILES = ("llmjobs/client.js", "llmjobs/app.css")  # that change with a version of ours
 
 
 @register()
@@ -99,12 +105,58 @@ def check_site_url(**_: Any) -> list[CheckMessage]:
     ]
 
 
+@register()
+def check_api_docs(**_: Any) -> list[CheckMessage]:
+    if apps.is_installed("drf_spectacular_sidecar") or not _is_mounted("llmjobs-api:docs"):
+        return []
+    return [
+        Warning(
+            "drf_spectacular_sidecar is not in INSTALLED_APPS: the page /api/docs stays empty",
+            hint="Add it beside 'llmjobs': it is installed already, and holds the scripts of that page.",
+            id="llmjobs.W015",
+        )
+    ]
+
+
+@register()
+def check_heartbeat(**_: Any) -> list[CheckMessage]:
+    knobs = {name: getattr(conf.conf, name) for name in ("lease_s", "heartbeat_s")}
+    if conf.problems({conf.PREFIX + name.upper(): value for name, value in knobs.items()}):
+        return []  # check_knobs says so
+    if knobs["heartbeat_s"] < knobs["lease_s"] / 2:
+        return []
+    return [
+        Error(
+            f"LLMJOBS_HEARTBEAT_S is {knobs['heartbeat_s']:g}, expected less than half of LLMJOBS_LEASE_S "
+            f"({knobs['lease_s']:g})",
+            hint="A worker starts no call while its last heartbeat is older than that; a quarter is the default.",
+            id="llmjobs.E009",
+        )
+    ]
+
+
+def _is_mounted(name: str) -> bool:
+    """Whether the project has this address of ours."""
+    try:
+        reverse(name)
+    except NoReverseMatch:
+        return False
+    return True
+
+
 def _is_url(value: str) -> bool:
     try:
         url = urlsplit(value)
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and value.split() == [value]
     except ValueError:
         return False
+
+
+def _is_same(source: str | None, collected: Path) -> bool:
+    """Also where there is no source: a host may leave ours out."""
+    if source is None:
+        return True
+    return collected.is_file() and collected.read_bytes() == Path(source).read_bytes()
 
 
 def _is_secret(value: str) -> bool:
@@ -136,6 +188,79 @@ def check_metrics_have_a_reader(**_: Any) -> list[CheckMessage]:
             "LLMJOBS_METRICS_OPEN is true: whoever reaches this site reads its models, tiers and what they cost",
             hint="Leave it out and give Prometheus a token, LLMJOBS_METRICS_TOKEN, unless only the inside reaches it.",
             id="llmjobs.W002",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
+def check_hosts(**_: Any) -> list[CheckMessage]:
+    """That there are any says Django."""
+    hosts = set(settings.ALLOWED_HOSTS)
+    if "*" in hosts:
+        fault, hint = "any name", "Links in mails and answers are made of the name that a request brings: name yours."
+    elif hosts and hosts <= LOCAL_NAMES:
+        fault, hint = "the names of this machine alone", "Browsers and clients elsewhere would be answered with 400."
+    else:
+        return []
+    return [Warning(f"ALLOWED_HOSTS: expected the names of this site, got {fault}", hint=hint, id="llmjobs.W003")]
+
+
+@register(Tags.security, deploy=True)
+def check_proxy_header(**_: Any) -> list[CheckMessage]:
+    if not settings.SECURE_SSL_REDIRECT or getattr(settings, "SECURE_PROXY_SSL_HEADER", None):
+        return []
+    return [
+        Warning(
+            "Who comes by HTTP is sent on to HTTPS, and no header says which of the two it was: behind a proxy that "
+            "ends TLS, all are sent on for ever",
+            hint="Set TRUST_X_FORWARDED_PROTO=true (SECURE_PROXY_SSL_HEADER in a project of your own), and let the "
+            "proxy set X-Forwarded-Proto itself.",
+            id="llmjobs.W004",
+        )
+    ]
+
+
+@register(Tags.staticfiles, deploy=True)
+def check_static_files(**_: Any) -> list[CheckMessage]:
+    """Of files that were collected: whether they are those of this version. Who collects none serves the apps' own."""
+    root = settings.STATIC_ROOT
+    if not root:
+        return []
+    stale = [name for name in STATIC_FILES if not _is_same(finders.find(name), Path(root) / name)]
+    if not stale:
+        return []
+    return [
+        Warning(
+            f"STATIC_ROOT lacks {stale[0]}, or has that of another version",
+            hint="Run manage.py collectstatic --noinput, at every upgrade.",
+            id="llmjobs.W005",
+        )
+    ]
+
+
+@register(deploy=True)
+def check_operators_are_told(**_: Any) -> list[CheckMessage]:
+    if settings.ADMINS or conf.conf.operator_webhook_url:
+        return []
+    return [
+        Warning(
+            "Nobody is told of incidents: neither ADMINS nor LLMJOBS_OPERATOR_WEBHOOK_URL is set",
+            hint="A stopped provider or a missing worker is seen then only by who looks at the console.",
+            id="llmjobs.W006",
+        )
+    ]
+
+
+@register(Tags.database, deploy=True)
+def check_cursors(**_: Any) -> list[CheckMessage]:
+    """The site of this checkout sets both together."""
+    if not conf.conf.listen_dsn or connections["default"].settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
+        return []
+    return [
+        Warning(
+            "LLMJOBS_LISTEN_DSN says that a pooler stands before Postgres, and DISABLE_SERVER_SIDE_CURSORS is not set",
+            hint="Cursors of .iterator() do not outlive a transaction there: set it in DATABASES['default'].",
+            id="llmjobs.W014",
         )
     ]
 

@@ -111,6 +111,8 @@ KNOBS: tuple[Knob, ...] = (
 
     # What a submit may carry.
     Knob("body_max_bytes",           int,   4 * MIB,   KIB,  256 * MIB,    "Larger than any model's context as text; more is answered with 413."),
+    Knob("bulk_max_bytes",           int,   64 * MIB,  KIB,  1024 * MIB,   "The body of POST /api/jobs/bulk, kept on disk while it is read; each of its lines may have body_max_bytes."),
+    Knob("bulk_lines_max",           int,   10_000,    1,    1_000_000,    "Lines of one POST /api/jobs/bulk: a few seconds' work; more is refused before any of it is taken."),
     Knob("messages_max",             int,   2_000,     1,    100_000,      "Bounds the validation of one request."),
     Knob("metadata_keys_max",        int,   16,        0,    1_000,        "As the OpenAI API has it."),
     Knob("metadata_key_chars_max",   int,   64,        1,    1_000,        "As the OpenAI API has it."),
@@ -174,12 +176,22 @@ KNOBS: tuple[Knob, ...] = (
     Knob("viewers_per_client_max",   int,   200,       1,    1_000_000,    "One client's viewers in one web process."),
     Knob("catchup_every_s",          float, 15,        0.1,  HOUR_S,       "A read without a wake-up: the net under NOTIFY for viewers."),
 
+    # What users do for themselves, on the page or through the API.
+    Knob("users_make_keys",          bool,  True,      0,    0,            "A client's users make and revoke its API keys; never an operator's. Off: only the admin does."),
+    Knob("keys_per_client_max",      int,   50,        1,    100_000,      "Valid keys, with those made within a day, that a client may have when its users make another."),
+    Knob("users_key_max_s",          float, 0,         0,    3650 * DAY_S, "The longest that a key which a user makes is valid; 0: as long as the user says, for ever too."),
+    Knob("share_links",              bool,  True,      0,    0,            "Links that show one job to whoever has them. Off: none is made, and those that were made show nothing."),
+    Knob("share_default_s",          float, 7 * DAY_S, 60,   3650 * DAY_S, "How long a link is valid, where who makes it does not say."),
+    Knob("share_max_s",              float, 30 * DAY_S, 60,  3650 * DAY_S, "The longest that a link may be valid: what is forgotten ends by itself."),
+    Knob("shares_per_job_max",       int,   20,        1,    1_000,        "Valid links of one job."),
+
     # Idempotency.
     Knob("idempotency_keep_s",       float, DAY_S,     60,   365 * DAY_S,  "How long a repeated Idempotency-Key finds the first job."),
     Knob("retry_join_s",             float, 900,       0,    DAY_S,        "How long an SDK's own retry of a post, equal and with the same API key, joins the first job; 0: it makes another."),
 
     # Where things are.
     Knob("listen_dsn",               str,   "",        0,    0,            "A direct DSN for LISTEN and the heartbeat, where DATABASE_URL goes through a pooler; empty: the same."),
+    Knob("prepare_statements",       bool,  True,      0,    0,            "Plans are kept by session, which saves 2 to 10 ms a claim. false: DATABASE_URL goes through a PgBouncer older than 1.21."),
     Knob("metrics_token",            str,   "",        0,    0,            "Opens /metrics, as a bearer token; empty: only operators who are logged in may read it."),
     Knob("metrics_open",             bool,  False,     0,    0,            "Whoever reaches this site may read /metrics: for sites that only the inside reaches."),
     Knob("log_format",               str,   "line",    0,    0,            "Of this site's logs: `line` for people (key=value), `json` for machines (an object a line)."),

@@ -1,16 +1,20 @@
 """Connections beside Django's, to the same database: for the workers' hot path and for LISTEN.
 
 Django's parameters, less what only its own backend understands. In autocommit: a transaction is begun where one is
-meant. Statements are prepared at their second use, which takes planning (2 to 10 ms for a claim) out of the hot path;
-PgBouncer has carried prepared statements in transaction mode since 1.21.
+meant. Statements are prepared at their second use, which takes planning (2 to 10 ms for a claim) out of the hot path.
+PgBouncer carries prepared statements in transaction mode since 1.21 (`max_prepared_statements`); behind an older one
+`conf.prepare_statements` is false, and preflight.py says so where it is not.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psycopg
-from django.db import connections
+from django.db import connection, connections
+from django.db.backends.postgresql.base import ServerBindingCursor
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Model
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
@@ -33,7 +37,7 @@ def dsn(*, direct: bool = False) -> dict[str, Any]:
         params.pop(name, None)
     return params | {
         "autocommit": True,
-        "prepare_threshold": PREPARE_THRESHOLD,
+        "prepare_threshold": PREPARE_THRESHOLD if conf.prepare_statements else None,
         "tcp_user_timeout": TCP_TIMEOUT_MS,  # a server that vanished without a word
     }
 
@@ -89,3 +93,31 @@ async def one_trip(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
         with suppress(psycopg.Error):  # it may be gone
             await conn.rollback()
         raise
+
+
+@contextmanager
+def prepared_cursor() -> Iterator[CursorWrapper]:
+    """Django's connection, for the hot path's statements: planning the one that submits takes as long as running it.
+
+    Prepared where the connection's own `prepare_threshold` allows it, as a web server's does (Django's: never).
+    Its cursors write parameters into the text, which no plan outlives.
+    """
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        inner: Any = ServerBindingCursor(connection.connection)  # type: ignore[call-arg]
+    wrapped = connection.make_debug_cursor if connection.queries_logged else connection.make_cursor
+    with wrapped(inner) as cursor:
+        yield cursor
+
+
+def rows_of(cursor: CursorWrapper, row: Sequence[Any], models: Mapping[str, type[Model]]) -> dict[str, Any]:
+    """The objects that stand in a row whose columns are named `<name>.<column>`, for each name of `models`.
+
+    They stand in the order of a model's fields, as `from_db` wants them; what is left out is read when it is asked for.
+    """
+    names = [column.name.partition(".") for column in cursor.description]
+    made = {}
+    for table, model in models.items():
+        columns = {name: value for (prefix, _, name), value in zip(names, row, strict=True) if prefix == table}
+        made[table] = model.from_db(connection.alias, list(columns), list(columns.values()))
+    return made

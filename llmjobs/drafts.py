@@ -1,6 +1,7 @@
 """What a submission becomes: the row that submit writes, and the Job made of what came back, without another query."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,20 @@ from llmjobs.ids import uuid7
 from llmjobs.models import Client, Job, JobRequest, Model
 from llmjobs.states import Priority
 from llmjobs.submissions import Submission
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A submission, the pool that serves it, and the row for submit.sql."""
+
+    submission: Submission
+    pool: Model
+    row: dict[str, Any]
+
+
+def draft(client: Client, asked: Submission, pool: Model, key: str | None, api_key_id: int | None = None) -> Draft:
+    """Raises InvalidRequest for a priority that the client's tier does not allow."""
+    return Draft(asked, pool, row(client, asked, pool, key, api_key_id))
 
 
 def row(
@@ -68,6 +83,7 @@ def row(
         "api_key_id": api_key_id,
         "webhook_url": asked.webhook_url,
         "on_settled": asked.on_settled,
+        "task": asked.task,
     }
 
 
@@ -88,7 +104,7 @@ def made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any]
         job_id=job_id, client_id=client.id, body=row["body"], prompt_hash=row["prompt_hash"],
         metadata=dict(row["metadata"]), user=row["user"], idempotency_key=row["idempotency_key"],
         fingerprint=row["fingerprint"], api_key_id=row["api_key_id"], webhook_url=row["webhook_url"],
-        on_settled=row["on_settled"], traceparent=row.get("traceparent"),
+        on_settled=row["on_settled"], traceparent=row.get("traceparent"), task=row["task"],
         max_cost_usd=None if row["max_cost_usd"] is None else Decimal(row["max_cost_usd"]),
     )  # fmt: skip
     return job

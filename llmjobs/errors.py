@@ -24,6 +24,15 @@ class ModelNotFound(InvalidRequest):
     status = 404
 
 
+class ClientNotFound(InvalidRequest):
+    """No client of the caller's is called so; another's is none."""
+
+    status = 404
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="LLMJobs-Client", code="client_not_found")
+
+
 class IdempotencyKeyReused(InvalidRequest):
     """The same key came with another body."""
 
@@ -77,3 +86,11 @@ class NotAllowed(LlmjobsError):
 
 class DatabaseUnavailable(LlmjobsError):
     """Postgres can't be reached just now: 503 for a request, a pause for a worker."""
+
+
+class WaitTimedOut(LlmjobsError, TimeoutError):
+    """A job has not ended in the time that was given; `state` is the one that it was in."""
+
+    def __init__(self, message: str, *, state: str) -> None:
+        super().__init__(message)
+        self.state = state

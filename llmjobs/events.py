@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from psycopg import AsyncConnection
 
+from llmjobs.database import prepared_cursor
 from llmjobs.models import Job
 from llmjobs.sql import load
 from llmjobs.states import TERMINAL
@@ -92,7 +93,7 @@ def wake_on_commit(*messages: Message) -> None:
     """Wake-ups from Django's connection, once the caller's transaction has committed; at once if there is none."""
 
     def send() -> None:
-        with connection.cursor() as cursor:
+        with prepared_cursor() as cursor:
             cursor.execute(load("notify"), params)
 
     if params := _params(messages):

@@ -113,10 +113,10 @@ class Asked:
 
 
 @contextmanager
-def short_waits() -> Iterator[None]:
-    """In a transaction: locks are waited for so long at most. The host's own bound is back after it."""
+def short_waits(most: str = LOCK_TIMEOUT) -> Iterator[None]:
+    """In a transaction: locks are waited for so long at most (`most`). The host's own bound is back after it."""
     with connection.cursor() as cursor:
-        cursor.execute("select current_setting('lock_timeout'), set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+        cursor.execute("select current_setting('lock_timeout'), set_config('lock_timeout', %s, true)", [most])
         [before, _] = cursor.fetchone()
         yield
         cursor.execute("select set_config('lock_timeout', %s, true)", [before])

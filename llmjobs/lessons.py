@@ -6,9 +6,8 @@ is charged follows the latest lessons all the same: a claim multiplies the estim
 
 import time
 
-from django.db import connection
-
 from llmjobs.conf import conf
+from llmjobs.database import prepared_cursor
 from llmjobs.models import Client, Model
 from llmjobs.sql import load
 
@@ -32,7 +31,7 @@ def output_tokens(pool: Model, client: Client) -> int:
 
 
 def _learned(pool_id: int, client_id: int) -> int:
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(load("lessons"), {"pool": pool_id, "client": client_id})
         row = cursor.fetchone()
     guess = conf.default_output_tokens

@@ -15,9 +15,10 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 
 from llmjobs.conf import conf
+from llmjobs.database import prepared_cursor
 from llmjobs.errors import InsufficientQuota, InvalidRequest, QueueFull, RateLimitExceeded
 from llmjobs.models import Client
 from llmjobs.sql import load
@@ -164,6 +165,6 @@ def _seconds(wait_s: float) -> int:
 
 def _one(name: str, params: dict[str, Any]) -> dict[str, Any]:
     """The one row of a statement, by its columns."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(load(name), params)
         return dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))

@@ -1,6 +1,7 @@
 """The verbs: the only writer of `Job.state`.
 
-A verb is a file in `sql/` and a function here, in `submitting.py`, or in `steering.py`: what operators do, and cancel.
+A host project imports what `__all__` names. A verb is a file in `sql/` and a function here, in `submitting.py` and
+`submitting_many.py`, or in `steering.py`: what operators do, and cancel.
 Those two use Django's connection and take part in the caller's transaction; claim, settle, reclaim, stage and expire
 are the workers', over psycopg's async connections. Every write to a running job names its lease, which is the job's id,
 the attempt's number and the worker; who is not returned has lost it. Everybody appends to the inbox; only a claim,
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from django.db import connection
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
@@ -23,10 +25,12 @@ from llmjobs.database import one_trip
 from llmjobs.events import Event, Wake, append
 from llmjobs.folding import SHARD, fold
 from llmjobs.leases import Claim, Claimed, Settlement
+from llmjobs.models import Client
 from llmjobs.pauses import pause_claims as pause_claims
 from llmjobs.pauses import resume_claims as resume_claims
 from llmjobs.sql import load
 from llmjobs.states import TERMINAL
+from llmjobs.stats import queue_stats
 from llmjobs.steering import acancel as acancel
 from llmjobs.steering import arequeue as arequeue
 from llmjobs.steering import asked_of as asked_of
@@ -41,14 +45,38 @@ from llmjobs.steering import requeue_as as requeue_as
 from llmjobs.steering import restore as restore
 from llmjobs.steering import unblock as unblock
 from llmjobs.submitting import asubmit as asubmit
+from llmjobs.submitting import owner_of
 from llmjobs.submitting import submit as submit
 from llmjobs.submitting import submit_submission as submit_submission
 from llmjobs.submitting import submit_submissions as submit_submissions
+from llmjobs.submitting_many import asubmit_many as asubmit_many
+from llmjobs.submitting_many import submit_many as submit_many
+
+__all__ = [
+    "acancel",
+    "arequeue",
+    "astats",
+    "asubmit",
+    "asubmit_many",
+    "cancel",
+    "requeue",
+    "stats",
+    "submit",
+    "submit_many",
+]
 
 CLAIM_SIZES = (1, 4, 16, 64, 256)  # literal limits in a few sizes, so that few plans exist
 BUSY = "busy"  # settle's word for a job whose row is locked by somebody else
 STAGE_TURNS = 100  # batches at once where retries are held back: a storm of 50,000 holds nobody else up
 DUTY_ROWS = 500  # rows that a duty takes at once: its locks last milliseconds
+
+
+def stats(*, client: Client | str | None = None) -> dict[str, Any]:
+    """The statistics of GET /api/stats: of one client, or of all. They cost the same at any backlog."""
+    return queue_stats(None if client is None else [owner_of(client).pk])
+
+
+astats = sync_to_async(stats)
 
 
 # Claim, settle and the duties: a worker's own connection, in autocommit mode.

@@ -110,11 +110,12 @@ class Walk:
 
 
 class Rest(NamedTuple):
-    """What else was removed: workers that are gone, incidents that are over, samples."""
+    """What else was removed: workers that are gone, incidents that are over, samples, links that expired."""
 
     workers: int
     incidents: int
     samples: int
+    links: int
 
 
 def walks(ages: Ages, *, from_start: bool = False) -> Iterator[Walk]:
@@ -143,7 +144,7 @@ async def remove_rest(conn: AsyncConnection[Any], age_s: float) -> Rest:
     """What is as old as the jobs that go. Bounded: what is left comes with the next round."""
     async with conn.transaction():
         is_due, *_ = await _row(conn, "prune_is_due", {"every_s": 0.0})
-        found = await _row(conn, "prune_rest", {"age_s": age_s}, rows=conf.prune_rows) if is_due else (0, 0, 0)
+        found = await _row(conn, "prune_rest", {"age_s": age_s}, rows=conf.prune_rows) if is_due else (0, 0, 0, 0)
     return Rest(*found)
 
 

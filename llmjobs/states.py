@@ -6,6 +6,7 @@ that table and SQL agree.
 """
 
 from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple
 
 
 class State(StrEnum):
@@ -94,6 +95,14 @@ class EventType(StrEnum):
     DELTA = "delta"
     RESET = "reset"  # a new attempt started over: drop the text
     DONE = "done"
+
+
+class StreamEvent(NamedTuple):
+    """An event of a job as its viewers get it, by whatever road; `data` of `done` is the job as the API shows it."""
+
+    seq: int
+    type: str  # one of EventType
+    data: dict[str, Any]
 
 
 # The number of an event is epoch * SEQ_EPOCH + n: the epoch rises with every change of a job's state, so that

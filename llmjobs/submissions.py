@@ -59,6 +59,7 @@ class Submission:
     joins: bool  # dedupe: join
     webhook_url: str | None
     on_settled: str | None = None  # a function's dotted path; for Python alone
+    task: str | None = None  # what tasks.py keeps of the task that it was enqueued as; JSON
 
 
 def parse(data: Any) -> Submission:

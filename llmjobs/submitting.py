@@ -8,7 +8,7 @@ all.
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, connection, transaction
@@ -16,15 +16,21 @@ from django.db import IntegrityError, connection, transaction
 from llmjobs import counts, drafts, handlers, joining, limits, submissions, tracing
 from llmjobs.catalog import pool_for
 from llmjobs.conf import conf
+from llmjobs.database import prepared_cursor
 from llmjobs.errors import InvalidRequest
 from llmjobs.events import EVENTS_CHANNEL, WORK_CHANNEL, Wake, wake_on_commit
+from llmjobs.job_fields import JobFields
 from llmjobs.models import Client, Job
 from llmjobs.sql import load
 from llmjobs.submissions import Submission
 
 
 def submit(
-    *, client: Client | str, idempotency_key: str | None = None, on_settled: str | None = None, **fields: Any
+    *,
+    client: Client | str,
+    idempotency_key: str | None = None,
+    on_settled: str | None = None,
+    **fields: Unpack[JobFields],
 ) -> Job:
     """Submit one call; takes part in the caller's transaction. `fields` are those of POST /api/jobs.
 
@@ -37,17 +43,27 @@ def submit(
     submit before its commit may still take the room, and then the commit itself fails, with a django.db.DatabaseError
     whose `__cause__.sqlstate` is limits.SQLSTATE.
     """
-    owner = client if isinstance(client, Client) else Client.objects.select_related("tier").get(name=client)
     submission = submissions.parse(fields)
     if on_settled is not None:
         submission = handlers.attached(submission, on_settled)
-    job, _ = submit_submission(owner, submission, idempotency_key)
+    job, _ = submit_submission(owner_of(client), submission, idempotency_key)
     return job
 
 
-async def asubmit(*, client: Client | str, idempotency_key: str | None = None, **fields: Any) -> Job:
+async def asubmit(
+    *,
+    client: Client | str,
+    idempotency_key: str | None = None,
+    on_settled: str | None = None,
+    **fields: Unpack[JobFields],
+) -> Job:
     """Like submit, in a transaction of its own: an async caller has none that it could join."""
-    return await sync_to_async(submit)(client=client, idempotency_key=idempotency_key, **fields)
+    return await sync_to_async(submit)(client=client, idempotency_key=idempotency_key, on_settled=on_settled, **fields)
+
+
+def owner_of(client: Client | str) -> Client:
+    """A client with its tier, by itself or by its name. Raises Client.DoesNotExist."""
+    return client if isinstance(client, Client) else Client.objects.select_related("tier").get(name=client)
 
 
 def submit_submission(
@@ -117,28 +133,36 @@ def _submit(
     for path in {submission.on_settled for submission in asked} - {None}:
         handlers.check(path)
     pools = {name: pool_for(name, client) for name in {submission.model for submission in asked}}
-    rows = [
-        drafts.row(client, submission, pools[submission.model], keys[index] if keys else None, api_key_id)
+    made_of = [
+        drafts.draft(client, submission, pools[submission.model], keys[index] if keys else None, api_key_id)
         for index, submission in enumerate(asked)
     ]
+    made = insert(client, made_of, look_before=look_before, traceparent=traceparent)
+    return [drafts.made(client, draft.pool, draft.row, values) for draft, values in zip(made_of, made, strict=True)]
+
+
+def insert(
+    client: Client, asked: Sequence[drafts.Draft], *, look_before: bool, traceparent: str | None = None
+) -> list[tuple[Any, ...]]:
+    """The one statement that makes jobs, and who is woken for them. `look_before`: at the limits, before it.
+
+    Returns a row a job: id, public_id, state, and what else submit.sql returns.
+    """
+    rows = [draft.row for draft in asked]
     is_rejected = any(row["is_rejected_when_limited"] for row in rows)
-    with tracing.submitting(client, rows, [submission.model for submission in asked], traceparent):
+    with tracing.submitting(client, rows, [draft.submission.model for draft in asked], traceparent):
         if look_before or is_rejected:  # who hammers at a limit shall not leave a dead row each time
             limits.refuse_if_full(client, rows)
         params = {
             "jobs": json.dumps(rows, ensure_ascii=False), "backlog_max": conf.backlog_max,
             "client_id": client.pk, "is_rejected": is_rejected,
         }  # fmt: skip
-        with connection.cursor() as cursor:
+        with prepared_cursor() as cursor:
             cursor.execute(load("submit"), params)
-            made = cursor.fetchall()
-    jobs = [
-        drafts.made(client, pools[submission.model], row, values)
-        for submission, row, values in zip(asked, rows, made, strict=True)
-    ]
+            made: list[tuple[Any, ...]] = cursor.fetchall()
     wake_on_commit(
-        (WORK_CHANNEL, sorted({f"pool:{pool.id}" for pool in pools.values()})),
-        (EVENTS_CHANNEL, [Wake(job.id, client.id, 1 << 20) for job in jobs]),
+        (WORK_CHANNEL, sorted({f"pool:{draft.pool.id}" for draft in asked})),
+        (EVENTS_CHANNEL, [Wake(job_id, client.id, 1 << 20) for job_id, *_ in made]),
     )
-    counts.help_on_commit([job.id for job in jobs])
-    return jobs
+    counts.help_on_commit([job_id for job_id, *_ in made])
+    return made

@@ -10,15 +10,20 @@ http = get_asgi_application()  # sets Django up, which what follows needs
 
 from django.db import connections  # noqa: E402
 
+from llmjobs.conf import conf  # noqa: E402
+from llmjobs.database import PREPARE_THRESHOLD  # noqa: E402
 from llmjobs.live import routing  # noqa: E402
 from project import daphne_requests  # noqa: E402
 from project.bodies import bounded  # noqa: E402
+from project.one_hop import one_hop  # noqa: E402
 from project.settings import WEB_POOL  # noqa: E402
 
 # A new connection a request costs several milliseconds, most of them for what Postgres has to learn anew. Here and not
 # in the settings, since only a web server lives long enough and is closed by nobody.
 if "pytest" not in sys.modules:  # a test that asks the application in its own process keeps its own connection
-    connections.settings["default"]["OPTIONS"]["pool"] = WEB_POOL
+    options = connections.settings["default"]["OPTIONS"]
+    options["pool"] = WEB_POOL
+    options["prepare_threshold"] = PREPARE_THRESHOLD if conf.prepare_statements else None
 
 daphne_requests.install()
-application = routing.application(bounded(http))
+application = daphne_requests.in_pieces(routing.application(bounded(one_hop(http))))

@@ -1,10 +1,10 @@
 """Bodies above a bound, refused before anything keeps them: one that declares its length at once, one that does not
 (chunked) where it passes the bound.
 
-Owns the bound of every address of the site, `LLMJOBS_BODY_MAX_BYTES`, and the answer, 413 in the API's shape. Does not
-own what a view says of a body within it. Invariant: the application never gets a part of a body that was cut and
-answers it; to it, the client went away. Nothing here or behind it decodes a body (`Content-Encoding`), so that none
-grows.
+Owns the bound of every address of the site, `LLMJOBS_BODY_MAX_BYTES` (`LLMJOBS_BULK_MAX_BYTES` for JSON Lines to where
+these are taken, and for nothing else), and the answer, 413 in the API's shape. Does not own what a view says of a body
+within it. Invariant: the application never gets a part of a body that was cut and answers it; to it, the client went
+away. Nothing here or behind it decodes a body (`Content-Encoding`), so that none grows.
 
 daphne takes a whole body before it asks anybody: daphne_requests.py keeps no more of it than this needs to see.
 """
@@ -14,6 +14,9 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from django.urls import reverse
+
+from llmjobs.api.bulk_schema import TYPES
 from llmjobs.api.errors import Problem
 from llmjobs.conf import conf
 from llmjobs.live.backpressure import Application
@@ -29,22 +32,31 @@ def bounded(application: Application) -> Application:
     async def bounded_application(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await application(scope, receive, send)
-        elif (_declared_length(scope) or 0) > conf.body_max_bytes:
-            await _refuse(scope, send)
+            return
+        most = most_bytes(scope["method"], scope["path"], _header(scope, b"content-type"))
+        if (_declared_length(scope) or 0) > most:
+            await _refuse(scope, send, most)
         else:
-            exchange = _Exchange(receive, send)
+            exchange = _Exchange(receive, send, most)
             await application(scope, exchange.receive, exchange.send)
             if exchange.is_cut and not exchange.is_answered:
-                await _refuse(scope, send)
+                await _refuse(scope, send, most)
 
     return bounded_application
 
 
-def too_large(request_id: str) -> Problem:
+def most_bytes(method: str, path: str, content_type: bytes) -> int:
+    """`path`: unquoted. A form is never long: servers take those apart in memory."""
+    kind = content_type.partition(b";")[0].strip().lower().decode("latin-1")
+    is_bulk = method == "POST" and kind in TYPES and path == reverse("llmjobs-api:bulk")
+    return int(conf.bulk_max_bytes if is_bulk else conf.body_max_bytes)
+
+
+def too_large(request_id: str, most: int) -> Problem:
     return Problem(
         413,
         "request_too_large",
-        f"A body may have {conf.body_max_bytes} bytes, and this has more.",
+        f"A body may have {most} bytes, and this has more.",
         headers={"x-request-id": request_id, "Cache-Control": "no-store", "Connection": "close"},
     )
 
@@ -56,9 +68,8 @@ def new_request_id() -> str:
 class _Exchange:
     """`receive` and `send` of one request, which count its body."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
-        self._room = int(conf.body_max_bytes)
+    def __init__(self, receive: Receive, send: Send, most: int) -> None:
+        self._receive, self._send, self._room = receive, send, most
         self.is_cut = self.is_answered = False
 
     async def receive(self) -> Message:
@@ -79,13 +90,18 @@ class _Exchange:
 
 
 def _declared_length(scope: Message) -> int | None:
-    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
-    return int(lengths[0]) if lengths and lengths[0].isdigit() else None
+    length = _header(scope, b"content-length")
+    return int(length) if length.isdigit() else None
 
 
-async def _refuse(scope: Message, send: Send) -> None:
+def _header(scope: Message, name: bytes) -> bytes:
+    """The first of that name; empty: none."""
+    return next((bytes(value) for key, value in scope["headers"] if key == name), b"")
+
+
+async def _refuse(scope: Message, send: Send, most: int) -> None:
     request_id = new_request_id()
-    response = too_large(request_id).response()
+    response = too_large(request_id, most).response()
     headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
     headers.append((b"content-length", str(len(response.content)).encode()))
     logger.info("event=body_refused request_id=%s method=%s status=413", request_id, scope["method"])

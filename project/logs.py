@@ -32,6 +32,8 @@ VALUE = r"(?:%[-.\d]*[a-z]|'[^']*'|[^\s%']+)"
 FIELD = re.compile(rf"(\w+|%s)=({VALUE})")
 EVENT = re.compile(rf"event={VALUE}(?: (?:\w+|%s)={VALUE})*")
 UNITS = ("_s", "_ms", "_usd")
+# Of a link that shows a job: who reads the log shall not read that too.
+LINK = re.compile(r"(/shared/)[^\s\"']+")
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
@@ -43,8 +45,9 @@ class LineFormatter(logging.Formatter):
         self._shows_all = shows_all
 
     def format(self, record: logging.LogRecord) -> str:
-        if self._shows_all:
-            return super().format(record)
+        return without_tokens(super().format(record) if self._shows_all else self._line(record))
+
+    def _line(self, record: logging.LogRecord) -> str:
         shown = logging.makeLogRecord(record.__dict__)
         shown.exc_text = None  # what another handler's formatter made of it
         if isinstance(shown.args, tuple):
@@ -72,7 +75,7 @@ class JsonFormatter(LineFormatter):
         shown |= self._fields(record) or self._message(record)
         if record.exc_info:
             shown["exception"] = self.formatException(record.exc_info)
-        return json.dumps(shown, ensure_ascii=False, default=str)
+        return without_tokens(json.dumps(shown, ensure_ascii=False, default=str))
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any] | None:
         """None: it is no event, or its template and what it was given do not fit."""
@@ -104,6 +107,11 @@ class JsonFormatter(LineFormatter):
         message = super().format(plain)
         event = re.match(r"event=(\w+)", message)
         return ({"event": event[1]} if event else {}) | {"message": message}
+
+
+def without_tokens(text: str) -> str:
+    """An address as it may be logged."""
+    return LINK.sub(r"\1…", text)
 
 
 def words(error: BaseException) -> str:

@@ -85,6 +85,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.postgres",  # Django 6 asks for it where models have arrays
     "django.contrib.staticfiles",
     "rest_framework",
     "drf_spectacular",
@@ -165,6 +166,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "LLM calls as jobs: submit, follow live, cancel.",
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",
+    "EXTERNAL_DOCS": {"url": "/docs/", "description": "Documentation: quick start, concepts, how-to, operating"},
     "DEFAULT_GENERATOR_CLASS": "llmjobs.api.schema.Generator",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",

@@ -5,6 +5,7 @@
     job_page.py, job_content.py                 what a page reads: around the job; what was asked and answered
     job_standing.py, job_story.py, job_bars.py  how it stands, what happened in order, where the time went
     job_editing.py, job_actions.py              edit and requeue one; what can be done to many
+    job_links.py                                the links that show one to others
 
 Nobody edits a job's row here: its state is written by `queue.py` alone. The list reads the thin row, its names and the
 small columns of its result, in a fixed number of queries; bodies and outputs stay where they are.
@@ -22,7 +23,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 
-from llmjobs.admin import job_actions, job_editing, job_page, job_search
+from llmjobs.admin import job_actions, job_editing, job_links, job_page, job_search
 from llmjobs.admin import job_columns as c
 from llmjobs.admin.job_filters import JOB_FILTERS
 from llmjobs.admin.pages import ViewOnlyPage, may_see_content
@@ -77,16 +78,19 @@ class JobPage(ViewOnlyPage):
         sees = may_see_content(request)
         return {
             **shown(obj, with_content=sees),
+            **job_links.shown(obj, may_revoke=self.has_cancel_permission(request)),
             "links": self.allowed_links(request, obj),  # by who asks, too
             # The event log has the text; live/ refuses whom access.py does. A WSGI server has no WebSockets.
             "follows": sees and isinstance(request, ASGIRequest),
         }
 
     def get_urls(self) -> list[URLPattern]:
-        parts, editing = (self.admin_site.admin_view(view) for view in (self.parts, self.edit))
+        views = (self.parts, self.edit, self.revoke_link)
+        parts, editing, revoking = (self.admin_site.admin_view(view) for view in views)
         return [
             path("<int:pk>/parts/", parts, name="llmjobs_job_parts"),
             path("<int:pk>/edit/", editing, name="llmjobs_job_edit"),
+            path("<int:pk>/revoke-link/", revoking, name="llmjobs_job_revoke_link"),
             *super().get_urls(),
         ]
 
@@ -112,6 +116,9 @@ class JobPage(ViewOnlyPage):
         if job is None:
             raise Http404
         return job_editing.answer(self, request, job)
+
+    def revoke_link(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return job_links.revoke(self, request, self.get_object(request, str(pk)))
 
     has_requeue_permission = job_actions.may("requeue")
     has_cancel_permission = job_actions.may("cancel")

@@ -33,7 +33,7 @@ NEEDS_OPERATOR = (
     f"{', '.join(OPERATOR_NEEDS)}"
 )
 SOON = timedelta(days=7)
-SHOWN = ("prefix", "state", "created_at", "last_used", "revoked_at")
+SHOWN = ("prefix", "state", "made_by", "created_at", "last_used", "revoked_at")
 
 
 class KeyForm(forms.ModelForm):
@@ -75,8 +75,8 @@ class StateFilter(ChoiceFilter):
 @admin.register(ApiKey)
 class ApiKeyPage(Page):
     form = KeyForm
-    list_display = ("prefix", "client", "name", "state", "expires_at", "last_used", "scopes", "created_at")
-    list_select_related = ("client",)
+    list_display = ("prefix", "client", "name", "state", "expires_at", "last_used", "scopes", "made_by", "created_at")
+    list_select_related = ("client", "created_by")
     search_fields = ("client__name", "name", "=prefix")
     search_help_text = "A part of the client's or the key's name, or its first characters."
     list_filter = (StateFilter,)
@@ -115,6 +115,11 @@ class ApiKeyPage(Page):
     @admin.display(description="state")
     def state(self, key: ApiKey) -> Any:
         return key_state(key)
+
+    @admin.display(description="made by")
+    def made_by(self, key: ApiKey) -> str:
+        """A user of the client; of what operators make, the history tells."""
+        return str(key.created_by) if key.created_by else "an operator"
 
     @admin.display(description="last used", ordering="last_used_at")
     def last_used(self, key: ApiKey) -> Any:

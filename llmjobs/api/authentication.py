@@ -1,9 +1,12 @@
 """How HTTP carries a caller: `Authorization: Bearer <api key>`, or the web session with its CSRF token.
 
+And which of a user's clients it acts for: `LLMJobs-Client`.
+
 Owns the headers. Does not own what a key or a user may do: `access.py`. After authentication `request.auth`
 is an `access.Caller`, whichever way it came.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
@@ -12,8 +15,12 @@ from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
 from llmjobs.access import Caller, KeyRefused, check_key
+from llmjobs.errors import InvalidRequest
+from llmjobs.models import Client
 
 SCHEME = "Bearer"
+CLIENT_HEADER = "LLMJobs-Client"  # which of a user's clients is meant
+NAMED_MAX = 20
 
 
 class ApiKeyAuthentication(authentication.BaseAuthentication):
@@ -61,6 +68,26 @@ class HasScope(permissions.BasePermission):
             f"This needs the scope {str(scope)!r}, and the caller has {_listed(caller)}.",
             code="insufficient_scope",
         )
+
+
+def chosen(caller: Caller, headers: Mapping[str, str]) -> Caller:
+    """The caller as one of the client that its header names. Raises ClientNotFound."""
+    name = headers.get(CLIENT_HEADER)
+    return caller if name is None else caller.choose(name)
+
+
+def client_of(caller: Caller) -> Client:
+    """For whom the caller acts. Raises PermissionDenied without a client, InvalidRequest where it must choose one."""
+    if caller.client is not None:
+        return caller.client
+    if not caller.clients:
+        raise PermissionDenied("This user belongs to no client.", code="no_client")
+    names = ", ".join(client.name for client in caller.clients[:NAMED_MAX])
+    raise InvalidRequest(
+        f"This user belongs to several clients: expected one of them in the header {CLIENT_HEADER} ({names}).",
+        param=CLIENT_HEADER,
+        code="client_required",
+    )
 
 
 def _listed(caller: Caller) -> str:

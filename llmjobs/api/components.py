@@ -93,7 +93,18 @@ SCHEMAS: dict[str, Json] = {
             "attempt": nullable(COUNT),
         }
     ),
-    "JobList": object_of({"object": {"const": "list"}, "data": list_of("Job"), "next": nullable(TEXT)}),
+    "JobList": object_of(
+        {
+            "object": {"const": "list"},
+            "data": list_of("Job"),
+            "next": nullable(TEXT),
+            "searched_to": {
+                **nullable(TEXT),
+                "description": "Of a search: when the last job was submitted that was looked at; null: all were.",
+            },
+        },
+        required=["object", "data", "next"],
+    ),
     "Model": object_of(
         {
             "id": TEXT,

@@ -1,8 +1,9 @@
 """`/api/schema` and `/api/docs`: the description of the API, and a page to read and try it, from this server
 alone.
 
-Both are public, as they say nothing of anybody's jobs. The page keeps the site's policy of no inline script
-and no inline style; Swagger UI draws its icons as data: images, so this one page allows those.
+Both are public, as they say nothing of anybody's jobs. They describe this API alone: what else a host project serves
+with DRF, and how it has that described (SPECTACULAR_SETTINGS), is its own. The page keeps the site's policy of no
+inline script and no inline style; Swagger UI draws its icons as data: images, so this one page allows those.
 """
 
 from functools import cache
@@ -10,9 +11,12 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import include, path, reverse
 from django.views.decorators.http import require_safe
+from drf_spectacular.settings import patched_settings
 from drf_spectacular.views import SpectacularAPIView
 
+from llmjobs import __version__
 from llmjobs.api.errors import exception_handler
 from llmjobs.api.schema import Generator
 
@@ -35,9 +39,22 @@ class CachedGenerator(Generator):
         return _generated()
 
 
+SETTINGS = {
+    "TITLE": "llmjobs",
+    "DESCRIPTION": "LLM calls as jobs: submit, follow live, cancel.",
+    "VERSION": __version__,
+    "OAS_VERSION": "3.1.0",
+    "PREPROCESSING_HOOKS": [],
+    "POSTPROCESSING_HOOKS": [],
+}
+
+
 @cache
 def _generated() -> dict[str, Any]:
-    return Generator().get_schema(request=None, public=True)
+    mounted_at = reverse("llmjobs-api:jobs").removesuffix("jobs").removeprefix("/")
+    with patched_settings(SETTINGS):
+        generator = Generator(patterns=[path(mounted_at, include("llmjobs.api.urls"))])
+        return generator.get_schema(request=None, public=True)
 
 
 class SchemaView(SpectacularAPIView):

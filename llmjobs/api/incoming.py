@@ -1,23 +1,20 @@
 """What comes in: the body as one JSON object, the query string as parameters that are known.
 
-Owns size, encoding and JSON itself. Does not own what the fields mean (`submissions.py`, listing.py).
-Invariant: what leaves here means what the sender wrote (no key twice, no number that a float can't hold), and
-is shallow enough for every recursion that follows.
+Owns size and encoding. Does not own JSON itself (`strict_json.py`), nor what the fields mean (`submissions.py`,
+listing.py). Invariant: nothing is read past its bound, and nothing is decoded that could grow.
 """
 
-import json
-import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from django.http import HttpRequest, QueryDict
 from rest_framework.exceptions import UnsupportedMediaType
 
+from llmjobs import strict_json
 from llmjobs.conf import conf
 from llmjobs.errors import InvalidRequest, RequestTooLarge
 
-# A tool's schema goes 20 or 30 deep. Python's recursion ends at 1,000 frames, and a level takes several.
-NESTING_MAX = 100
+JSON = ("application/json",)
 
 
 def parameters(query: QueryDict, known: Iterable[str], *, prefix: str | None = None) -> dict[str, str]:
@@ -44,97 +41,36 @@ def parameters(query: QueryDict, known: Iterable[str], *, prefix: str | None = N
 
 def read_json_object(request: HttpRequest) -> dict[str, Any]:
     """Raises UnsupportedMediaType, RequestTooLarge or InvalidRequest (code invalid_json)."""
-    if request.content_type != "application/json":
+    check_media(request, JSON)
+    return strict_json.parse_object(_read_bounded(request, conf.body_max_bytes))
+
+
+def check_media(request: HttpRequest, types: tuple[str, ...]) -> None:
+    """Raises UnsupportedMediaType for another Content-Type, and for what is compressed."""
+    if request.content_type not in types:
         got = f"got {request.content_type!r}" if request.content_type else "got none"
-        raise UnsupportedMediaType("", detail=f"Expected the Content-Type application/json, {got}.")
+        raise UnsupportedMediaType("", detail=f"Expected the Content-Type {' or '.join(types)}, {got}.")
     if (encoding := request.headers.get("Content-Encoding", "identity").lower()) != "identity":
         detail = f"Expected a body without Content-Encoding, got {encoding[:64]!r}."  # what is small here may be huge
         raise UnsupportedMediaType("", detail=detail)
-    raw = _read_bounded(request, conf.body_max_bytes)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        _invalid(f"the body is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}")
-    data = _parse(text)
-    if not isinstance(data, dict):
-        _invalid(f"expected a JSON object, got {_named(data)}")
-    return data
+
+
+def declared_bytes(request: HttpRequest) -> int | None:
+    """None: the body comes in chunks, and says not how many."""
+    declared = request.META.get("CONTENT_LENGTH") or ""
+    return int(declared) if declared.isdecimal() else None
 
 
 def _read_bounded(request: HttpRequest, most_bytes: int) -> bytes:
     """Without a length (chunked) the body is read up to one byte past the bound, and no further."""
-    declared = request.META.get("CONTENT_LENGTH") or ""
-    length = int(declared) if declared.isdecimal() else None
+    length = declared_bytes(request)
     if length is not None and length > most_bytes:
-        _too_large(f"{length} bytes", most_bytes)
+        too_large(f"{length} bytes", most_bytes)
     raw = request.read(most_bytes + 1 if length is None else length)
     if len(raw) > most_bytes:
-        _too_large("more", most_bytes)
+        too_large("more", most_bytes)
     return raw
 
 
-def _too_large(got: str, most_bytes: int) -> NoReturn:
+def too_large(got: str, most_bytes: int) -> NoReturn:
     raise RequestTooLarge(f"The body may have {most_bytes} bytes, and has {got}.", code="request_too_large")
-
-
-def _parse(text: str) -> Any:
-    try:
-        data = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
-    except json.JSONDecodeError as error:
-        _invalid(f"{error.msg}, at line {error.lineno}, column {error.colno}")
-    except RecursionError:
-        _too_deep()
-    except ValueError:
-        _invalid("an integer has thousands of digits")
-    if text.count("{") + text.count("[") > NESTING_MAX and _nesting(data) > NESTING_MAX:
-        _too_deep()
-    return data
-
-
-def _nesting(value: Any) -> int:
-    """Levels of arrays and objects, counted without recursion."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, (dict, list))]:
-        depth += 1
-        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item)]
-    return depth
-
-
-def _too_deep() -> NoReturn:
-    _invalid(f"it may be nested {NESTING_MAX} levels deep, and is deeper")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        _invalid(f"the key {twice[:64]!r} occurs twice in an object")
-    return found
-
-
-def _constant(name: str) -> NoReturn:
-    _invalid(f"{name} is no JSON number")
-
-
-def _number(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        _invalid(f"the number {digits[:32]} is too large")
-    return number
-
-
-def _named(value: Any) -> str:
-    names = {
-        list: "an array",
-        str: "a string",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        type(None): "null",
-    }
-    return names[type(value)]
-
-
-def _invalid(reason: str) -> NoReturn:
-    raise InvalidRequest(f"The body is not valid JSON: {reason}.", code="invalid_json")

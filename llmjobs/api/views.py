@@ -23,13 +23,13 @@ from rest_framework.views import APIView
 from llmjobs import limit_headers, queue, representation, stats, submissions, tracing
 from llmjobs.access import Caller
 from llmjobs.api import listing
-from llmjobs.api.authentication import ApiKeyAuthentication, HasScope, SessionAuthentication
+from llmjobs.api.authentication import ApiKeyAuthentication, HasScope, SessionAuthentication, chosen, client_of
 from llmjobs.api.errors import exception_handler
 from llmjobs.api.incoming import parameters, read_json_object
 from llmjobs.api.schema import WrittenSchema, documented
 from llmjobs.conf import conf
 from llmjobs.errors import InvalidRequest, JobNotFound
-from llmjobs.models import Client, Job, Model
+from llmjobs.models import Job, Model
 from llmjobs.models.jobs import JOB_RELATED
 from llmjobs.models.tenants import Scope
 from llmjobs.states import State
@@ -77,6 +77,7 @@ class ApiView(APIView):
         request._request.llmjobs_caller = self.caller.label  # type: ignore[attr-defined]
         if str(request.method).lower() not in self.http_method_names or not hasattr(self, str(request.method).lower()):
             self.http_method_not_allowed(request)  # before its query string is looked at
+        self.caller = chosen(self.caller, request.headers)
         known = self.query_parameters.get(str(request.method), ())
         if request.META.get("QUERY_STRING") and known is not ANY:
             parameters(request.query_params, known)
@@ -104,7 +105,7 @@ class JobsView(ApiView):
 
     @documented("submit_job")
     def post(self, request: Request) -> HttpResponse:
-        client = _submitting_client(self.caller)
+        client = client_of(self.caller)
         submission = submissions.parse(read_json_object(request._request))
         job, is_replay = queue.submit_submission(
             client,
@@ -116,16 +117,18 @@ class JobsView(ApiView):
         )
         if is_replay:
             return _answer(request, job, headers={"Idempotent-Replayed": "true"})
-        location = f"{_base_url(request)}{request.path}/{job.public_id}"
+        location = f"{base_url(request)}{request.path}/{job.public_id}"
         return _answer(request, job, status=202, headers={"Location": location}, with_place=False)
 
     @documented("list_jobs")
     def get(self, request: Request) -> HttpResponse:
         query = listing.parse(request.query_params)
-        jobs = self.caller.jobs().select_related(*JOB_RELATED)
-        found, cursor = listing.page(jobs, query)
-        data = representation.jobs_json(found, base_url=_base_url(request))
-        return JsonResponse({"object": "list", "data": data, "next": cursor})
+        page = listing.page(self.caller, query)
+        data = representation.jobs_json(page.jobs, base_url=base_url(request))
+        answer = {"object": "list", "data": data, "next": page.cursor}
+        if query.search is not None:
+            answer["searched_to"] = representation.time_json(page.searched_to)
+        return JsonResponse(answer)
 
 
 class JobView(ApiView):
@@ -135,7 +138,7 @@ class JobView(ApiView):
     @documented("get_job")
     def get(self, request: Request, job_id: str) -> HttpResponse:
         wait_s = _wait_s(request.query_params)
-        job = _find(self.caller, job_id)
+        job = find_job(self.caller, job_id)
         response = _answer(request, job)
         if wait_s and not job.is_terminal:
             response.waits_for = (job.pk, wait_s)  # type: ignore[attr-defined]  # waiting.py does
@@ -143,7 +146,7 @@ class JobView(ApiView):
 
     @documented("erase_job")
     def delete(self, request: Request, job_id: str) -> HttpResponse:
-        queue.erase(_find_to_steer(self.caller, job_id).pk)
+        queue.erase(find_to_steer(self.caller, job_id).pk)
         return HttpResponse(status=204)
 
 
@@ -152,9 +155,9 @@ class CancelView(ApiView):
 
     @documented("cancel_job")
     def post(self, request: Request, job_id: str) -> HttpResponse:
-        job = _find_to_steer(self.caller, job_id)
+        job = find_to_steer(self.caller, job_id)
         queue.cancel([job.pk])
-        return _answer(request, _find(self.caller, job_id))
+        return _answer(request, find_job(self.caller, job_id))
 
 
 class StatsView(ApiView):
@@ -174,7 +177,7 @@ class ModelsView(ApiView):
         return JsonResponse({"object": "list", "data": [_model_json(model) for model in models]})
 
 
-def _base_url(request: Request) -> str:
+def base_url(request: Request) -> str:
     return f"{request.scheme}://{request.get_host()}"
 
 
@@ -186,7 +189,7 @@ def _answer(
     headers: dict[str, str] | None = None,
     with_place: bool = True,
 ) -> HttpResponse:
-    data = representation.job_json(job, base_url=_base_url(request), with_place=with_place)
+    data = representation.job_json(job, base_url=base_url(request), with_place=with_place)
     response = JsonResponse(data, status=status, headers=headers)
     if not job.is_terminal:
         response["Retry-After"] = str(min(max(math.ceil(_starts_in_s(job, data["eta_s"])), 1), RETRY_AFTER_MAX_S))
@@ -197,13 +200,6 @@ def _starts_in_s(job: Job, eta_s: float | None) -> float:
     if job.state == State.SCHEDULED:
         return (job.available_at - timezone.now()).total_seconds()
     return eta_s or 0
-
-
-def _submitting_client(caller: Caller) -> Client:
-    if caller.client is None:
-        several = "several clients, so that a key must say which" if caller.client_ids else "no client"
-        raise PermissionDenied(f"This user belongs to {several}.", code="no_client")
-    return caller.client
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -224,7 +220,7 @@ def _retry_count(request: Request) -> int | None:
     return int(count) if count.isascii() and count.isdecimal() and len(count) <= RETRY_COUNT_DIGITS_MAX else None
 
 
-def _find(caller: Caller, job_id: str) -> Job:
+def find_job(caller: Caller, job_id: str) -> Job:
     """Raises JobNotFound, for what is no id as for what is another's."""
     try:
         public_id = UUID(job_id)
@@ -238,8 +234,8 @@ def _find(caller: Caller, job_id: str) -> Job:
     return job
 
 
-def _find_to_steer(caller: Caller, job_id: str) -> Job:
-    job = _find(caller, job_id)
+def find_to_steer(caller: Caller, job_id: str) -> Job:
+    job = find_job(caller, job_id)
     if not caller.may_steer(job):
         raise PermissionDenied("This caller may see the job, and not change it.", code="insufficient_scope")
     return job

@@ -1,10 +1,15 @@
-"""Jobs, what was asked, what came back, the attempts made, and the events that viewers read.
+"""Jobs, what was asked, what came back, and the events that viewers read.
 
 Job is thin and hot: a claim rewrites it. Body, result and attempts stand beside it. The state is written by the
 verbs of `queue.py` alone; the CHECKs make illegal rows impossible whoever writes. Tables that refer to a job have
 no foreign key in the database: its check would lock the job's row at every event. The verbs write them with the
 job, and retention removes them with it.
 """
+
+import json
+from collections.abc import AsyncGenerator, Generator
+from importlib import import_module
+from typing import Any, Self
 
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
@@ -14,7 +19,7 @@ from django.db.models.functions import Now
 from llmjobs.ids import uuid7
 from llmjobs.models.pools import Model
 from llmjobs.models.tenants import Client, Tier
-from llmjobs.states import TERMINAL, Endpoint, EventType, Priority, Size, State
+from llmjobs.states import TERMINAL, Endpoint, EventType, Priority, Size, State, StreamEvent
 
 PRIORITIES = [(priority.value, priority.word) for priority in Priority]
 SIZES = [(size.value, size.word) for size in Size]
@@ -162,6 +167,51 @@ class Job(models.Model):
     def is_terminal(self) -> bool:
         return self.state in TERMINAL
 
+    # For hosts: what came back, as of when this job was read. `result` has the rest of it.
+
+    @property
+    def output(self) -> Any:
+        """The provider's own response body; None before its end, and where there was none."""
+        result: JobResult | None = getattr(self, "result", None)
+        if result is None or result.output is None or not self.is_terminal:
+            return None
+        return json.loads(result.output)
+
+    @property
+    def output_text(self) -> str:
+        """The answer's text, or what there was of it before a break; "" while it runs: see `stream`."""
+        result: JobResult | None = getattr(self, "result", None)
+        return result.output_text if result is not None and self.is_terminal else ""
+
+    # Followed by a host. A table may not know who follows it: that stands above it, and is looked up when it is used.
+
+    def stream(self, *, after: int = 0) -> Generator[StreamEvent, None, None]:
+        """Its events as they come, from the first or after number `after`, until it has ended: status, delta, reset,
+        done, as the WebSocket sends them. Break out of it at any time; to be sure of when its connection is closed
+        then, wrap it in contextlib.closing.
+
+        Raises NotAllowed for a job whose transaction is still open, DatabaseUnavailable where Postgres stays away.
+        """
+        events: Generator[StreamEvent, None, None] = import_module("llmjobs.job_streams").stream(self, after=after)
+        return events
+
+    def astream(self, *, after: int = 0) -> AsyncGenerator[StreamEvent, None]:
+        """`stream` for coroutines: `async for event in job.astream()`."""
+        events: AsyncGenerator[StreamEvent, None] = import_module("llmjobs.job_streams").astream(self, after=after)
+        return events
+
+    def wait(self, timeout_s: float | None = None) -> Self:
+        """Returns this job, read again, once it has ended. Raises WaitTimedOut, a TimeoutError with the `state` that
+        it is in, after `timeout_s` seconds; None: however long it takes. Else as `stream`.
+        """
+        import_module("llmjobs.job_streams").wait(self, timeout_s)
+        return self
+
+    async def await_(self, timeout_s: float | None = None) -> Self:
+        """`wait` for coroutines: `await job.await_(timeout_s=60)`."""
+        await import_module("llmjobs.job_streams").await_(self, timeout_s)
+        return self
+
 
 class JobRequest(models.Model):
     """What was asked. `body` is JSON text as it came: jsonb would reorder its keys, which models notice.
@@ -188,6 +238,9 @@ class JobRequest(models.Model):
     on_settled = models.CharField(max_length=255, null=True, help_text="A function's dotted path, in the host project.")
     traceparent = models.CharField(
         max_length=55, null=True, help_text="The trace that its attempts go on with, as W3C has it; null: none."
+    )
+    task = models.TextField(
+        null=True, help_text="JSON: the task of the host's TASKS that made it, its arguments included; null: none."
     )
 
     class Meta:
@@ -240,69 +293,6 @@ class JobResult(models.Model):
 
     def __str__(self) -> str:
         return str(self.job_id)
-
-
-class Attempt(models.Model):
-    """The ledger: one row a claim, written by the claim, closed when the attempt ends. What was spent is read here."""
-
-    id = models.BigAutoField(primary_key=True)
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_constraint=False, related_name="attempts", db_index=False)
-    number = models.PositiveIntegerField()
-    pool = models.ForeignKey(Model, on_delete=models.PROTECT, db_constraint=False, db_index=False)
-    client = models.ForeignKey(
-        Client,
-        on_delete=models.PROTECT,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        help_text="Null: unknown, of a job that was gone before attempts told.",
-    )
-    tier = models.ForeignKey(Tier, on_delete=models.PROTECT, db_constraint=False, db_index=False)
-    worker_id = models.UUIDField()
-    waited_s = models.FloatField(help_text="From when the job might have started until it was claimed.")
-    charged = models.FloatField(help_text="Weighted tokens, charged at claim.")
-    flow_weight = models.FloatField()
-    tier_weight = models.FloatField()
-    reserved = models.FloatField(
-        db_default=0, help_text="Tokens taken from the limits, until it is known what was used."
-    )
-    is_retry = models.BooleanField(db_default=False, help_text="Made after a failure of the job's.")
-    slot_s = models.FloatField(db_default=0, help_text="How long after the claim it was to be sent.")
-    claimed_at = models.DateTimeField(db_default=Now())
-    sent_at = models.DateTimeField(null=True)
-    first_token_at = models.DateTimeField(null=True)
-    ended_at = models.DateTimeField(null=True)
-    outcome = models.CharField(max_length=24, null=True)
-    decision = models.TextField(null=True, help_text="What followed, in words.")
-    error_code = models.CharField(max_length=128, null=True)
-    error_message = models.TextField(null=True)
-    provider_status = models.PositiveSmallIntegerField(null=True)
-    provider_request_id = models.CharField(max_length=255, null=True)
-    provider_response_id = models.CharField(
-        max_length=255, null=True, help_text="Of a response in the background: a later attempt picks it up."
-    )
-    input_tokens = models.PositiveIntegerField(null=True)
-    output_tokens = models.PositiveIntegerField(null=True)
-    cost = models.FloatField(null=True, help_text="Weighted tokens, as used.")
-    cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True)
-    span_id = models.CharField(max_length=16, null=True, help_text="In its job's trace: the next attempt links to it.")
-
-    class Meta:
-        ordering = ["job_id", "number"]
-        constraints = [
-            models.UniqueConstraint(name="attempt_of_job", fields=["job", "number"]),
-            models.CheckConstraint(
-                name="attempt_ended_iff_outcome",
-                condition=Q(ended_at=None, outcome=None) | Q(ended_at__isnull=False, outcome__isnull=False),
-            ),
-        ]
-        indexes = [
-            models.Index(name="attempt_of_pool", fields=["pool", "-claimed_at"]),
-            models.Index(name="attempt_of_client", fields=["client", "-id"]),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.job_id}.{self.number}"
 
 
 class JobEvent(models.Model):

@@ -5,6 +5,7 @@ A provider names the environment variable that holds its key, never the key; the
 """
 
 import fnmatch
+import re
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
@@ -17,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from llmjobs.conf import conf
 from llmjobs.models.tenants import Client, limit_field, name_validator, rates_are_positive
 
+AZURE_QUERY = re.compile(r"api-version=[A-Za-z0-9.-]{1,40}")
 FALLBACKS_MAX = 10  # one after the other
 
 
@@ -34,10 +36,13 @@ def validate_key_env(value: str) -> None:
 
 
 def validate_base_url(value: str) -> None:
-    """A host of one word is welcome, unlike in Django's URLValidator: http://vllm:8000/v1."""
+    """A host of one word is welcome, unlike in Django's URLValidator: http://vllm:8000/v1. Of queries only Azure's is:
+    a key in an address would be shown wherever the address is.
+    """
     try:
         url = urlsplit(value)
-        is_url = url.scheme in ("http", "https") and bool(url.hostname) and not url.query and not url.fragment
+        is_url = url.scheme in ("http", "https") and bool(url.hostname) and not url.fragment
+        is_url = is_url and ("?" not in value or AZURE_QUERY.fullmatch(url.query) is not None)
         is_url = is_url and url.port != 0 and not any(char.isspace() for char in value)
     except ValueError:
         is_url = False

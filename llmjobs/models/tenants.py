@@ -186,6 +186,10 @@ class ApiKey(models.Model):
     prefix = models.CharField(max_length=16, editable=False, help_text="The key's first characters.")
     hash = models.CharField(max_length=64, unique=True, editable=False, help_text="SHA-256 of the key, in hex.")
     scopes = ArrayField(models.CharField(max_length=16, choices=Scope.choices), default=default_scopes)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, db_constraint=False, db_index=False, null=True,
+        editable=False, related_name="+", help_text="The user who made it, of a client's own.",
+    )  # fmt: skip
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)

@@ -16,6 +16,7 @@ import openai
 from llmjobs.outcomes import Kind, Usage, classify
 from llmjobs.providers.assembly import as_sent, storable, stream_error, tokens_of
 from llmjobs.providers.calls import Call, Deadline
+from llmjobs.providers.connections import headers_of
 from llmjobs.providers.reading import UNFINISHED, read_json
 from llmjobs.states import Endpoint
 
@@ -93,7 +94,7 @@ async def cancel(client: openai.AsyncOpenAI, call: Call) -> None:
             response = await client.post(
                 f"/responses/{call.response_id}/cancel",
                 cast_to=httpx2.Response,
-                options={"headers": _headers(call), "timeout": _timeout(CANCEL_WITHIN_S)},
+                options={"headers": headers_of(call), "timeout": _timeout(CANCEL_WITHIN_S)},
                 stream=True,
             )
             raw, body = await read_json(call, response)
@@ -116,15 +117,11 @@ async def _open(client: openai.AsyncOpenAI, call: Call, params: dict[str, str]) 
     response = await client.get(
         f"/responses/{call.response_id}",
         cast_to=httpx2.Response,
-        options={"headers": _headers(call), "timeout": _timeout(call.timeouts.connect_s), "params": params},
+        options={"headers": headers_of(call), "timeout": _timeout(call.timeouts.connect_s), "params": params},
         stream=True,
     )
     call.provider_request_id = call.provider_request_id or (response.headers.get("x-request-id") or "")[:255] or None
     return response
-
-
-def _headers(call: Call) -> dict[str, str]:
-    return {"X-Client-Request-Id": call.request_id}
 
 
 def _timeout(connect_s: float) -> httpx2.Timeout:

@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import math
-import ssl
 import time
 from typing import Any
 
@@ -21,15 +20,12 @@ from llmjobs.outcomes import Error, Kind, Outcome
 from llmjobs.providers import background
 from llmjobs.providers.assembly import ResponsesAssembler, assembler_for
 from llmjobs.providers.calls import Call, Deadline
+from llmjobs.providers.connections import CONNECTIONS_PER_CLIENT, headers_of, new_client
 from llmjobs.providers.endings import EXPECTED, Truncated, judged
 from llmjobs.providers.reading import read_answer
 from llmjobs.states import Endpoint
 
 logger = logging.getLogger("llmjobs.attempt")
-
-# The transport looks at each connection of its pool, with a system call, for each request: with 64 in one pool that was
-# a quarter of all the time of a worker. Many small pools cost some 50 kB each.
-CONNECTIONS_PER_CLIENT = 8
 
 
 class OpenAIProviders:
@@ -91,8 +87,7 @@ class OpenAIProviders:
             cast_to=httpx2.Response,
             body=body,
             options={
-                "headers": {"X-Client-Request-Id": call.request_id}
-                | ({"traceparent": call.traceparent} if call.traceparent else {}),
+                "headers": headers_of(call) | ({"traceparent": call.traceparent} if call.traceparent else {}),
                 "timeout": httpx2.Timeout(None, connect=call.timeouts.connect_s),
             },
             stream=True,
@@ -122,7 +117,7 @@ class OpenAIProviders:
         account = (call.base_url, call.api_key)
         clients = self._clients.get(account)
         if clients is None:
-            clients = self._clients[account] = [_new_client(call, self._tls) for _ in range(self._client_count)]
+            clients = self._clients[account] = [new_client(call, self._tls) for _ in range(self._client_count)]
         self._turn += 1
         return clients[self._turn % len(clients)]
 
@@ -130,18 +125,6 @@ class OpenAIProviders:
         for clients in self._clients.values():
             for client in clients:
                 await client.close()
-
-
-def _new_client(call: Call, tls: ssl.SSLContext) -> openai.AsyncOpenAI:
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS_PER_CLIENT)
-    return openai.AsyncOpenAI(
-        api_key=call.api_key or "none",
-        base_url=call.base_url,
-        max_retries=0,
-        organization="",
-        project="",
-        http_client=openai.DefaultAsyncHttpxClient(limits=limits, verify=tls, follow_redirects=False),
-    )
 
 
 def _body_of(call: Call) -> dict[str, Any]:

@@ -5,7 +5,9 @@
 -- times, tokens and cost stay.
 -- A request whose key may still come again stays as a row of its key and its fingerprint: the same post shall find the
 -- first job, not pay for another.
--- Locks: the rows. Index: the primary keys; event_of_job, attempt_of_job, delivery_of_end, handlercall_of_end.
+-- Links that show the job go too: there is nothing to show.
+-- Locks: the rows. Index: the primary keys; event_of_job, attempt_of_job, delivery_of_end, handlercall_of_end, that of
+-- llmjobs_sharedlink.job_id.
 with young as materialized (
     select r.job_id
     from llmjobs_jobrequest as r
@@ -16,7 +18,7 @@ with young as materialized (
 ), emptied as (
     update llmjobs_jobrequest
     set body = '', prompt_hash = '', metadata = '{}', "user" = null, api_key_id = null, webhook_url = null,
-        on_settled = null
+        on_settled = null, task = null
     where job_id = any (array(select job_id from young))
 ), removed as (
     delete from llmjobs_jobrequest
@@ -27,6 +29,8 @@ with young as materialized (
     where job_id = any (%(ids)s::bigint[])
 ), events as (
     delete from llmjobs_jobevent where job_id = any (%(ids)s::bigint[])
+), links as (
+    delete from llmjobs_sharedlink where job_id = any (%(ids)s::bigint[])
 ), attempts as (
     update llmjobs_attempt
     set error_message = null,

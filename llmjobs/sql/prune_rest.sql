@@ -1,9 +1,9 @@
 -- Called by: retention, once a round, under its advisory lock.
 -- Parameters: age_s: how long ago they ended, and a day at least, whatever jobs are kept: a worker that lives may be late.
 -- Literal: {rows}, the most of each, of samples of each pool.
--- Returns: workers, incidents, samples: how many went. A worker that was killed never said that it stopped: its heartbeat
--- tells. One that still holds a job stays until that was taken back.
--- Index: the samples' primary key; job_running. Workers and incidents are few.
+-- Returns: workers, incidents, samples, links (that show a job, and expired then): how many went. A worker that was killed
+-- never said that it stopped: its heartbeat tells. One that still holds a job stays until that was taken back.
+-- Index: the samples' primary key; job_running; that of llmjobs_sharedlink.expires_at. Workers and incidents are few.
 with past as materialized (
     select statement_timestamp() - greatest(make_interval(secs => %(age_s)s), interval '1 d') as at
 ), workers as (
@@ -34,5 +34,12 @@ with past as materialized (
         ) as o
     ))
     returning 1
+), links as (
+    delete from llmjobs_sharedlink
+    where id = any (array(
+        select id from llmjobs_sharedlink where expires_at < (select at from past) order by expires_at limit {rows}
+    ))
+    returning 1
 )
-select (select count(*) from workers), (select count(*) from incidents), (select count(*) from samples)
+select (select count(*) from workers), (select count(*) from incidents), (select count(*) from samples),
+    (select count(*) from links)

@@ -22,7 +22,7 @@ with limits as materialized (
         has_webhook boolean, has_handler boolean, keeps_partial boolean, max_attempts smallint, timeout_s float8,
         retry_for_s float8, delay_s float8, expires_in_s float8, body text, prompt_hash text, metadata jsonb, "user" text,
         max_cost_usd numeric, idempotency_key text, fingerprint text, api_key_id bigint, webhook_url text, on_settled text,
-        traceparent text)
+        traceparent text, task text)
     where (select told from limits) is not null
 ), jobs as (
     insert into llmjobs_job (
@@ -42,9 +42,9 @@ with limits as materialized (
 ), requests as (
     insert into llmjobs_jobrequest (
         job_id, client_id, body, prompt_hash, metadata, "user", max_cost_usd, idempotency_key, fingerprint, api_key_id,
-        webhook_url, on_settled, traceparent)
+        webhook_url, on_settled, traceparent, task)
     select j.id, a.client_id, a.body, a.prompt_hash, a.metadata, a."user", a.max_cost_usd, a.idempotency_key, a.fingerprint,
-        a.api_key_id, a.webhook_url, a.on_settled, a.traceparent
+        a.api_key_id, a.webhook_url, a.on_settled, a.traceparent, a.task
     from asked as a
     join jobs as j on j.public_id = a.public_id
 ), events as (

@@ -20,7 +20,7 @@ from tests.factories import make_user
 NOT_REGISTERED = {
     "BucketTurn", "PoolSample", "Retention", "Watch",
     "FlowTurn", "LaneTurn", "TierTurn", "ShardTurn", "Inbox", "JobCount", "JobCountChange", "JobCountTurn", "Spending",
-    "Tally", "TallyChange", "TallyMark", "TallyTime", "ClientDay", "TierSample", "OperationItem",
+    "Tally", "TallyChange", "TallyMark", "TallyTime", "ClientDay", "TierSample", "OperationItem", "SharedLink",
 }  # fmt: skip
 TABLES = sorted({model.__name__ for model in apps.get_app_config("llmjobs").get_models()} - NOT_REGISTERED)
 WRITTEN_BY_PROGRAMS = sorted(set(TABLES) - {"Tier", "Client", "ApiKey", "Provider", "Model"})

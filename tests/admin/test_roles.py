@@ -69,6 +69,7 @@ def pk_of(name: str) -> Callable[[dict[str, Model]], list[Any]]:
 CUSTOM = {
     "llmjobs_job_parts": Address(VIEWER, args=pk_of("Job")),
     "llmjobs_job_edit": Address(OPERATOR, args=pk_of("Job")),
+    "llmjobs_job_revoke_link": Address(OPERATOR, "post", pk_of("Job")),
     "llmjobs_operation_progress": Address(VIEWER, "post", pk_of("Operation")),
     "llmjobs_operation_stop": Address(OPERATOR, "post", pk_of("Operation")),
     "llmjobs_operation_resume": Address(OPERATOR, "post", pk_of("Operation")),

@@ -10,7 +10,7 @@ from django.utils import timezone
 from llmjobs.models import ApiKey, Job
 from llmjobs.states import State
 from tests.api.conftest import MESSAGES, Api, assert_error
-from tests.factories import make_client, make_job, make_key, make_user
+from tests.factories import make_client, make_job, make_key, make_tier, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -21,6 +21,9 @@ ROUTES = [
     ("GET", "jobs/019a8f3c-5d2e-7b41-9c6a-2f4e8d1b7a90?wait=1", "read"),
     ("DELETE", "jobs/019a8f3c-5d2e-7b41-9c6a-2f4e8d1b7a90", "cancel"),
     ("POST", "jobs/019a8f3c-5d2e-7b41-9c6a-2f4e8d1b7a90/cancel", "cancel"),
+    ("GET", "jobs/019a8f3c-5d2e-7b41-9c6a-2f4e8d1b7a90/request", "read"),
+    ("GET", "jobs/019a8f3c-5d2e-7b41-9c6a-2f4e8d1b7a90/shares", "read"),
+    ("GET", "usage", "read"),
     ("GET", "stats", "read"),
     ("GET", "models", "read"),
 ]
@@ -170,13 +173,37 @@ def test_a_user_submits_for_its_client(acme, model):
     assert (response.status_code, response.json()["client"]) == (202, "acme")
 
 
-@pytest.mark.parametrize("clients", [0, 2])
-def test_a_user_of_no_client_or_several_is_told_why_it_can_not_submit(clients, model):
-    user = make_user(*[make_client() for _ in range(clients)])
-
-    error = assert_error(post_job(session_of(user)), 403, "no_client")
-    assert ("several clients" if clients else "no client") in error["message"]
+def test_a_user_of_no_client_can_not_submit(model):
+    assert_error(post_job(session_of(make_user())), 403, "no_client")
     assert not Job.objects.exists()
+
+
+def test_a_user_of_several_clients_says_which_one_it_acts_for(model):
+    tier = make_tier(rpm=7)
+    http = session_of(make_user(make_client("acme"), make_client("beta", tier=tier)))
+    make_client("others")
+
+    error = assert_error(post_job(http), 400, "client_required", "LLMJobs-Client")
+    assert "acme, beta" in error["message"]
+    for name in ("others", "nobody", "Acme", ""):
+        assert_error(post_job(http, **{"LLMJobs-Client": name}), 404, "client_not_found", "LLMJobs-Client")
+        assert_error(http.get("/api/jobs", headers={"LLMJobs-Client": name}), 404, "client_not_found", "LLMJobs-Client")
+    assert http.generic("TRACE", "/api/jobs", headers={"LLMJobs-Client": "nobody"}).status_code == 405
+    assert not Job.objects.exists()
+
+    for name in ("acme", "beta"):
+        response = post_job(http, **{"LLMJobs-Client": name})
+        assert (response.status_code, response.json()["client"]) == (202, name)
+        assert ("x-ratelimit-limit-requests" in response) == (name == "beta"), "the chosen one's limits"
+    for chosen in ({}, {"LLMJobs-Client": "acme"}):
+        listed = http.get("/api/jobs", headers=chosen).json()["data"]
+        assert [job["client"] for job in listed] == ["beta", "acme"], "it sees the jobs of all its clients"
+
+
+def test_a_key_acts_for_its_own_client_and_no_other(api, model):
+    make_client("others")
+    assert api.submit(headers={"LLMJobs-Client": "acme"}).json()["client"] == "acme"
+    assert_error(api.submit(headers={"LLMJobs-Client": "others"}), 404, "client_not_found", "LLMJobs-Client")
 
 
 def test_a_session_needs_its_csrf_token_to_change_something(acme, model):

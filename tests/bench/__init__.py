@@ -13,6 +13,8 @@ The whole run takes an hour or more on two cores; `--quick` runs small sizes of 
     limits.py       a provider's limits (limited.py): requests, beside other limiters (limiters.py); tokens
                     (token_limits.py); and what limits cost a no-op job (unlimited.py, plain_worker.py)
     submits.py      one submit, and in bulk
+    posts.py        POST /api/jobs over HTTP (poster.py), beside a bare DRF view (bare_urls.py, bare_settings.py)
+    viewers.py      viewers of streaming jobs at one web process (watcher.py): how late a token is, memory, connections
     fifo.py         the fair claim beside a plain FIFO one
     scale.py        a claim at a million jobs, and under what hurts queues
     asking.py       the statistics at a million jobs, and the places of a page

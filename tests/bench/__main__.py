@@ -13,8 +13,8 @@ from tests.bench.report import Table, done_with_progress
 
 # Each a module here with `measure(ground, *, is_quick)`. The last leaves a backlog in the ground's own database.
 PARTS = (
-    "throughput", "latency", "memory", "noop", "limits", "submits", "fifo", "scale", "asking", "shares", "wakeups",
-    "operations", "console", "statements",
+    "throughput", "latency", "memory", "noop", "limits", "submits", "posts", "bulk", "viewers", "fifo", "scale",
+    "asking", "shares", "wakeups", "operations", "console", "statements",
 )  # fmt: skip
 
 

@@ -33,6 +33,10 @@ MODEL = "bench"
 SUBMIT_BATCH = 500
 READY_WITHIN_S = 60
 POLL_S = 0.02
+SERVERS = {
+    "daphne": ("daphne", "-v", "0", "-b", HOST),
+    "uvicorn": ("uvicorn", "--lifespan", "off", "--log-level", "warning", "--host", HOST),
+}
 
 
 class Ground:
@@ -76,18 +80,24 @@ class Ground:
             yield worker
 
     @contextmanager
-    def web(self) -> Iterator[str]:
+    def web(self, server: str = "daphne", **environment: str) -> Iterator[str]:
         """The URL of a web server that answers."""
-        port = _free_port()
-        command = [sys.executable, "-m", "daphne", "-v", "0", "-b", HOST, "-p", str(port), "project.asgi:application"]
-        with self._process("web", command) as web:
-            self.wait_until(lambda: self._is_up(web) and _accepts(port), "a web server", READY_WITHIN_S)
-            yield f"http://{HOST}:{port}"
+        with self.web_process(server, **environment) as (url, _):
+            yield url
 
     @contextmanager
-    def _process(self, name: str, command: list[str]) -> Iterator[Child]:
-        log = self._logs / f"{name}.log"
-        child = Child(name, command, log=log, environment=os.environ, folder=ROOT, orphan_signal=signal.SIGKILL)
+    def web_process(self, server: str = "daphne", **environment: str) -> Iterator[tuple[str, Child]]:
+        """The same, with its process; `environment` adds variables."""
+        port = _free_port()
+        command = [sys.executable, "-m", *SERVERS[server], "-p" if server == "daphne" else "--port", str(port)]
+        with self._process("web", [*command, "project.asgi:application"], **environment) as web:
+            self.wait_until(lambda: self._is_up(web) and _accepts(port), "a web server", READY_WITHIN_S)
+            yield f"http://{HOST}:{port}", web
+
+    @contextmanager
+    def _process(self, name: str, command: list[str], **added: str) -> Iterator[Child]:
+        log, environment = self._logs / f"{name}.log", {**os.environ, **added}
+        child = Child(name, command, log=log, environment=environment, folder=ROOT, orphan_signal=signal.SIGKILL)
         child.start()
         try:
             yield child
@@ -121,10 +131,11 @@ def prepared() -> Iterator[Ground]:
         shutil.rmtree(logs)
 
 
-def run_json(command: Sequence[str]) -> dict[str, Any]:
-    """What a process that is measured beside us prints."""
+def run_json(command: Sequence[str], given: str | None = None) -> dict[str, Any]:
+    """What a process that is measured beside us prints; `given`: its input."""
 
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, capture_output=True, text=True)
+    python = [sys.executable, "-m", *command]
+    done = subprocess.run(python, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, input=given)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -25,6 +25,8 @@ SAID = {
     "memory": "the most it had (VmHWM)",
     "noop": "ours, whole life, jobs/s",
     "submits": "one, p50",
+    "posts": "POST /api/jobs / the bare view",
+    "viewers": "token to viewer, p95",
     "fifo": "claim of 100: fair / FIFO",
     "scale": "its largest client paused",
     "asking": "statistics of all",
@@ -41,7 +43,9 @@ def databases_left() -> list[tuple[str]]:
         return rows.fetchall()
 
 
-@pytest.mark.parametrize("parts", ["memory,noop,submits,fifo,asking,statements", "scale,shares,wakeups,operations"])
+@pytest.mark.parametrize(
+    "parts", ["memory,noop,submits,fifo,asking,statements", "posts,viewers", "scale,shares,wakeups,operations"]
+)
 def test_each_part_prints_its_figures_and_the_databases_are_gone_afterwards(parts: str) -> None:
     done = bench("--quick", "--only", parts)
     assert done.returncode == 0, done.stderr

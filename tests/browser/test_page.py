@@ -29,7 +29,7 @@ def nobody_complains(site: Site) -> Iterator[None]:
 def submit(page: Page, site: Site, prompt: str) -> str:
     """The id of the job."""
     page.get_by_label("Model", exact=True).select_option(site.model.name)
-    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_label("Prompt", exact=True).fill(prompt)
     before = page.url
     page.get_by_role("button", name="Submit").click()
     expect(page).not_to_have_url(before)
@@ -72,10 +72,10 @@ def text_by_api(page: Page, site: Site, job_id: str) -> str:
 def test_a_prompt_is_submitted_and_its_answer_arrives_word_by_word(site: Site) -> None:
     page = site.tab()
     expect(page.locator("#connection-text")).to_have_text("live")
-    page.get_by_label("Prompt").fill(SLOW)
+    page.get_by_label("Prompt", exact=True).fill(SLOW)
     page.get_by_label("Model", exact=True).select_option(site.model.name)
     page.get_by_label("Priority").select_option("high")
-    page.get_by_label("Prompt").press("Control+Enter")
+    page.get_by_label("Prompt", exact=True).press("Control+Enter")
     expect(status(page)).to_have_text("running")
     text_grows(page)
     expect(status(page)).to_have_text("completed")
@@ -90,6 +90,7 @@ def test_a_prompt_is_submitted_and_its_answer_arrives_word_by_word(site: Site) -
 
 def test_the_output_limit_is_kept(site: Site) -> None:
     page = site.tab()
+    page.get_by_text("System prompt and parameters").click()
     page.get_by_label("Output limit").fill("7")
     submit(page, site, QUICK)
     expect(status(page)).to_have_text("completed")
@@ -110,7 +111,7 @@ def test_a_reload_in_mid_stream_goes_on_with_the_same_text(site: Site) -> None:
 def test_two_tabs_show_the_same(site: Site) -> None:
     writer = site.tab()
     reader = site.tab(beside=writer)
-    job_id = submit(writer, site, SLOW)
+    job_id = submit(writer, site, "[[tokens=160]] [[tokens_per_s=25]]")
     expect(row(reader, job_id).locator(".badge")).to_have_text("running")
     text_grows(writer)
     row(reader, job_id).click()
@@ -178,13 +179,16 @@ def test_a_retry_starts_its_text_over(site: Site) -> None:
 def test_what_models_and_providers_write_stays_text(site: Site) -> None:
     attack = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>&amp;"
     owner = {"client": site.client, "model": site.model}
-    said = apart(make_job, "completed", output_text=attack, **owner)
+    body = {"messages": [{"role": attack, "content": attack}]}
+    said = apart(make_job, "completed", output_text=attack, body=body, **owner)
     broken = apart(make_job, "failed", result={"error_message": attack, "error_code": attack}, **owner)
     saying = apart(make_running, site, attack)
     page = site.tab(f"/#job={saying.public_id}")
     expect(output(page)).to_have_text(attack)
     row(page, str(said.public_id)).click()
     expect(output(page)).to_have_text(attack)
+    expect(page.locator("#job-turns .turn-text")).to_have_text(attack)
+    expect(page.locator("#job-turns .turn-who")).to_have_text(attack)
     expect(row(page, str(said.public_id)).locator("a")).to_have_text(attack)
     row(page, str(broken.public_id)).click()
     expect(page.locator("#job-problem-message")).to_have_text(attack)
@@ -245,7 +249,7 @@ def test_what_the_server_refuses_is_told_at_the_field(site: Site) -> None:
     model = page.get_by_label("Model", exact=True)
     model.select_option(site.model.name)
     apart(site.model.delete)
-    page.get_by_label("Prompt").fill("Hello")
+    page.get_by_label("Prompt", exact=True).fill("Hello")
     page.get_by_role("button", name="Submit").click()
     expect(page.locator("#composer-error")).to_contain_text(site.model.name)
     expect(model).to_have_attribute("aria-invalid", "true")
@@ -266,7 +270,7 @@ def any_model(site: Site) -> Iterator[None]:
 def test_a_provider_that_takes_any_model_is_asked_for_one_by_name(site: Site, any_model: None) -> None:
     page = site.tab()
     page.get_by_label("Model", exact=True).select_option("another model…")
-    page.get_by_label("Prompt").fill(QUICK)
+    page.get_by_label("Prompt", exact=True).fill(QUICK)
     page.get_by_role("button", name="Submit").click()
     assert page.get_by_label("Name of the model").evaluate("input => input.validity.valueMissing")
     page.get_by_label("Name of the model").fill("sim-new")
@@ -301,6 +305,6 @@ def test_the_page_can_be_used_by_the_keyboard_alone(site: Site) -> None:
     row(page, str(job.public_id)).get_by_role("link").focus()
     page.keyboard.press("Enter")
     expect(output(page)).to_have_text("Hello there.")
-    page.get_by_role("button", name="Copy").press("Enter")
+    page.get_by_role("button", name="Copy", exact=True).press("Enter")
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "Hello there."

@@ -11,9 +11,10 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client as Session
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from llmjobs.models import Client, Job
+from llmjobs.models import Client, ClientDay, Job, Spending
 from llmjobs.states import State
 from tests.browser.chromium import WAIT_MS, picture
 from tests.browser.conftest import Site, apart, make_running
@@ -60,7 +61,7 @@ def test_the_page_in_every_state_of_a_job(site: Site, album: Album) -> None:
     jobs: dict[State, Job] = apart(_one_job_of_each_state, site)
     page = site.tab(**album.options)
     expect(page.locator("tr[data-id]")).to_have_count(len(jobs))
-    page.get_by_label("Prompt").fill("Describe the harbour in the morning.")
+    page.get_by_label("Prompt", exact=True).fill("Describe the harbour in the morning.")
     album.add(page, "page")
     for state, job in jobs.items():
         page.evaluate("id => { location.hash = `job=${id}`; }", str(job.public_id))
@@ -79,7 +80,7 @@ def test_the_pages_around_it(site: Site, album: Album) -> None:
     expect(page.get_by_text("No jobs yet.")).to_be_visible()
     album.add(page, "empty")
     apart(site.model.delete)
-    page.get_by_label("Prompt").fill("Hello")
+    page.get_by_label("Prompt", exact=True).fill("Hello")
     page.get_by_label("Model", exact=True).select_option(site.model.name)
     page.get_by_role("button", name="Submit").click()
     expect(page.locator("#composer-error")).to_be_visible()
@@ -98,15 +99,73 @@ def test_the_pages_around_it(site: Site, album: Album) -> None:
     album.add(page, "login-refused")
 
 
-def test_what_users_see_who_can_submit_nothing(site: Site, album: Album) -> None:
+def test_what_users_of_no_client_and_of_two_see(site: Site, album: Album) -> None:
     for is_staff, client_count in itertools.product((False, True), (0, 2)):
         site.cookie = apart(_cookie_of, is_staff, client_count)
         page = site.tab(**album.options)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
-        expect(page.get_by_role("button", name="Submit")).to_have_count(0)
+        expect(page.get_by_role("button", name="Submit")).to_have_count(1 if client_count else 0)
         if client_count:
             expect(page.get_by_text("No jobs yet.")).to_be_visible()
         album.add(page, f"{'operator' if is_staff else 'user'}-of-{client_count}-clients")
+
+
+def test_a_conversation_and_its_dialogs(site: Site, album: Album) -> None:
+    page = site.tab(**album.options)
+    page.get_by_role("radio", name="Conversation").check()
+    page.get_by_text("System prompt and parameters").click()
+    page.get_by_label("System prompt").fill("Be brief, and write code where it helps.")
+    for prompt in ("How do I count boats in Python?", "And in the evening? شكرا"):
+        before = page.url
+        page.get_by_label("Prompt", exact=True).fill(f"{prompt} [[tokens=40]]")
+        page.get_by_role("button", name="Submit").click()
+        expect(page).not_to_have_url(before)
+        expect(page.locator("#job-status")).to_have_text("completed")
+    expect(page.locator("#composer-context")).to_contain_text("turn 3")
+    album.add(page, "conversation")
+    page.locator("#job-menu summary").click()
+    album.add(page, "menu")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Share").click()
+    page.get_by_role("button", name="Make a link").click()
+    expect(page.get_by_role("button", name="Revoke")).to_be_visible()
+    album.add(page, "share")
+    page.get_by_role("button", name="Close").click()
+    page.locator("#jobs-title").click()
+    page.keyboard.press("?")
+    album.add(page, "keys")
+    page.keyboard.press("Escape")
+    page.context.set_offline(True)
+    expect(page.locator("#offline-notice")).to_be_visible()
+    site.forgive()
+    album.add(page, "offline")
+
+
+def test_usage_and_keys(site: Site, album: Album) -> None:
+    apart(_a_month, site)
+    page = site.tab("/account/", **album.options)
+    page.get_by_label("Name of the new key").fill("the nightly summaries")
+    page.get_by_role("button", name="Make a key").click()
+    expect(page.get_by_label("Your new key.")).to_be_visible()
+    expect(page.locator("#usage-picture svg")).to_be_visible()
+    expect(page.locator("#usage-spent")).to_have_text("$12.40")
+    album.add(page, "account")
+    page.get_by_text("As a table").click()
+    page.get_by_role("button", name="Revoke the nightly summaries").click()
+    album.add(page, "account-revoke")
+
+
+def _a_month(site: Site) -> None:
+    limits = {"monthly_budget_usd": "20", "rpm": 600, "tpm": 200_000, "max_running": 20}
+    Client.objects.filter(pk=site.client.pk).update(**limits)
+    today = timezone.now().date()
+    for number in range(1, today.day + 1):
+        day = today.replace(day=number)
+        used = {"jobs": 40 + number * 13 % 50, "attempts": 50, "input_tokens": 90_000 + number * 7_919 % 50_000}
+        ClientDay.objects.create(
+            client=site.client, day=day, output_tokens=20_000, usd=f"0.{number * 37 % 90 + 10}", **used
+        )
+    Spending.objects.create(client=site.client, month=today.replace(day=1), usd="12.40")
 
 
 def _one_job_of_each_state(site: Site) -> dict[State, Job]:

@@ -23,8 +23,10 @@ beforeEach(async () => {
     });
   });
   await new Promise((resolve) => { server.listen(0, "127.0.0.1", resolve); });
-  llmjobs = new LLMJobs({ baseUrl: `http://127.0.0.1:${server.address().port}/`, apiKey: "llmj_key", WebSocket: null });
+  llmjobs = made();
 });
+
+const made = (options = {}) => new LLMJobs({ baseUrl: `http://127.0.0.1:${server.address().port}/`, apiKey: "llmj_key", WebSocket: null, ...options });
 
 afterEach(() => {
   server.closeAllConnections();
@@ -69,16 +71,19 @@ test("two submits are two jobs", async () => {
   assert.notEqual(requests[0].headers["idempotency-key"], requests[1].headers["idempotency-key"]);
 });
 
-test("a submit that never gets an answer gives up, and says that the server was not reached", async () => {
+test("submits that get no answer give up together, and say under which key each was sent", async () => {
   answer = (_, response) => response.destroy();
-  const error = await llmjobs.submit({ model: "m", input: "x" }).catch((caught) => caught);
-  assert.deepEqual([error.constructor, error.status, error.code], [LLMJobsError, 0, "connection_error"]);
-  assert.equal(requests.length, 4);
+  const impatient = made({ patienceS: 0.3 });
+  const errors = await Promise.all([1, 2, 3].map((n) => impatient.submit({ model: "m", input: "x" }, { idempotencyKey: `key-${n}` }).catch((caught) => caught)));
+  for (const { constructor, status, code } of errors) assert.deepEqual([constructor, status, code], [LLMJobsError, 0, "connection_error"]);
+  assert.deepEqual(errors.map(({ idempotencyKey }) => idempotencyKey), ["key-1", "key-2", "key-3"]);
+  assert.ok(requests.length >= 2);
+  assert.deepEqual(new Set(requests.map(({ headers }) => headers["idempotency-key"])), new Set(["key-1"]));
 });
 
 test("what the server refuses is told in its words, and not sent again", async () => {
   answer = (_, response) => refuse(response, 429, "queue_full", { param: "model" }, { "Retry-After": "12", "x-request-id": "req_1" });
-  const error = await llmjobs.submit({ model: "m", input: "x" }).catch((caught) => caught);
+  const error = await made({ queueMax: 0 }).submit({ model: "m", input: "x" }).catch((caught) => caught);
   const { name, status, code, message, param, retryAfter, requestId } = error;
   assert.deepEqual([name, status, code, message, param, retryAfter, requestId], ["LLMJobsError", 429, "queue_full", "It is queue_full.", "model", 12, "req_1"]);
   assert.equal(requests.length, 1);

@@ -27,6 +27,10 @@ test("a blocked job says why it waits, also for a reason that is new", () => {
   assert.equal(display.place(job({ blocked_by: "moon_phase" }), NOW), "Moon phase");
 });
 
+test("a running job that began anew says so", () => {
+  assert.equal(display.place(job({ status: "running", attempt: 2, failures: 1 }), NOW), "Attempt 2: the one before broke off, and the text began anew.");
+});
+
 test("a job without a known place is in line", () => assert.equal(display.place(job({}), NOW), "In line"));
 
 test("a scheduled job says when, and whether it is a retry", () => {

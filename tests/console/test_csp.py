@@ -44,7 +44,7 @@ def test_every_answer_carries_the_policy(client, path):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("path", ["/", "/login/", "/nothing/"])
+@pytest.mark.parametrize("path", ["/", "/account/", "/login/", "/nothing/"])
 @pytest.mark.parametrize("who", ["member", "operator", "of_no_client", "stranger"])
 def test_no_page_has_anything_inline_or_from_outside(client, path, who):
     if who != "stranger":

@@ -1,13 +1,16 @@
 """The page at `/`: who sees what. What the browser makes of it is in tests/browser."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+import llmjobs
 from tests.factories import make_client, make_tier, make_user
 
 pytestmark = pytest.mark.django_db
 
+STATIC = Path(llmjobs.__file__).parent / "static" / "llmjobs"
 OPERATOR = ("view_job", "view_job_content")
 
 
@@ -55,11 +58,41 @@ def test_a_user_without_a_client_is_told_what_to_do(client):
     assert "app.js" not in html
 
 
-def test_a_user_of_several_clients_can_watch_and_is_told_how_to_submit(client):
-    html = page(client, make_user(make_client("acme"), make_client("beta")))
-    assert 'id="composer"' not in html
-    assert "with an API key" in html
-    assert 'id="jobs"' in html
+def test_a_user_of_several_clients_chooses_one_and_each_brings_its_priorities(client):
+    beta = make_client("beta", tier=make_tier(max_priority=8), is_paused=True)
+    html = page(client, make_user(make_client("acme"), beta))
+    option = r'<option value="(\w+)" data-priorities="([\w ]+)" data-default-priority="(\w+)"( data-paused)?'
+    options = re.findall(option, html)
+    assert [(name, words.split()[-2:], default, bool(paused)) for name, words, default, paused in options] == [
+        ("acme", ["low", "background"], "normal", False),
+        ("beta", ["low", "background"], "low", True),
+    ]
+
+
+def test_the_clients_of_others_are_not_in_the_page(client):
+    make_client("secret")
+    assert "secret" not in page(client, make_user(make_client("acme"), make_client("beta")))
+
+
+@pytest.mark.parametrize(("path", "script"), [("/", "app"), ("/account/", "account")])
+def test_what_a_page_imports_is_fetched_at_once(client, path, script):
+    """A module that a script needs and its page does not name would cost a round trip."""
+    client.force_login(make_user(make_client()))
+    html = client.get(path).content.decode()
+    named = set(re.findall(r'rel="modulepreload" href="/static/llmjobs/(\w+)\.js"', html))
+    needed, todo = set(), [script]
+    while todo:
+        text = (STATIC / f"{todo.pop()}.js").read_text()
+        found = set(re.findall(r'^import [^;]*?from "\./(\w+)\.js";', text, re.MULTILINE)) - needed
+        needed |= found
+        todo += found
+    assert named == needed
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_links_are_offered_where_operators_allow_them(client, settings, is_allowed):
+    settings.LLMJOBS_SHARE_LINKS = is_allowed
+    assert ('id="share-dialog"' in page(client, make_user(make_client()))) == is_allowed
 
 
 def test_only_who_may_open_the_admin_gets_its_link(client):
@@ -105,10 +138,3 @@ def test_there_is_an_icon_where_browsers_look_for_one(client):
     icon.close()
     assert icon.status_code == 200
     assert icon.headers["Content-Type"].startswith("image/svg+xml")
-
-
-@pytest.mark.parametrize("name", ["app", "client", "display", "dom", "job_list", "job_view"])
-def test_what_the_page_loads_is_served(client, name):
-    response = client.get(f"/static/llmjobs/{name}.js")
-    response.close()
-    assert response.status_code == 200

@@ -113,3 +113,9 @@ def test_of_a_client_that_is_not_there_no_secret_is_rotated():
     with pytest.raises(CommandError, match="that exists"):
         createclient("acme", "--rotate-webhook-secret")
     assert not Client.objects.exists()
+
+
+def test_a_tier_that_there_is_none_of_is_told_by_its_option():
+    with pytest.raises(CommandError, match=r"^--tier: expected one of .*pro.*; got 'nope'$"):
+        createclient("acme", "--tier", "nope")
+    assert not Client.objects.exists()

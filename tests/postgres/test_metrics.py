@@ -282,7 +282,7 @@ def test_the_rules_ask_for_what_is_there():
     for rule in rules:
         assert names_in(rule["expr"]) <= known_names(), rule["alert"]
         assert rule["labels"]["severity"] in ("warning", "critical")
-        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, rule["alert"]
         assert re.fullmatch(r"\d+[smh]", rule["for"])
     asked = set().union(*(names_in(rule["expr"]) for rule in rules))
     assert {"llmjobs_oldest_wait_seconds", "llmjobs_model_blocked", "llmjobs_workers", "llmjobs_dead_letters",

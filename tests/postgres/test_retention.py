@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from llmjobs import queue, retention
+from llmjobs import queue, retention, sharing
 from llmjobs.counts import help_count
 from llmjobs.models import (
     Attempt,
@@ -20,6 +20,7 @@ from llmjobs.models import (
     PoolSample,
     Provider,
     Retention,
+    SharedLink,
     Spending,
     WebhookDelivery,
     Worker,
@@ -37,7 +38,7 @@ from tests.postgres.counting import differences
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-OF_A_JOB = (JobRequest, JobResult, JobEvent, Attempt, WebhookDelivery, HandlerCall)
+OF_A_JOB = (JobRequest, JobResult, JobEvent, Attempt, WebhookDelivery, HandlerCall, SharedLink)
 CANARY = "the prompt, quoted"
 
 
@@ -90,6 +91,7 @@ def test_a_finished_job_goes_with_all_that_belongs_to_it(old, prune, state):
     job = old(state=state)
     told(job, "delivered")
     told(job, "dead", of=HandlerCall)
+    sharing.share(job, expires_in_s=None)
     assert prune(30) == (1, 0)
     assert not Job.objects.exists()
     for table in OF_A_JOB:
@@ -335,7 +337,7 @@ def test_one_worker_at_a_time_prunes_and_not_twice_in_a_while(old, hand, other):
     assert not Job.objects.exists()
 
 
-def test_workers_incidents_and_samples_go_when_they_are_as_old(old, hand, client, pool):
+def test_workers_incidents_samples_and_links_go_when_they_are_as_old(old, hand, client, pool):
     past, now = timezone.now() - timedelta(days=31), timezone.now()
     for stopped_at, heartbeat_at in ((past, past), (None, past), (now, past), (None, now)):
         make_worker(stopped_at=stopped_at, heartbeat_at=heartbeat_at)
@@ -346,12 +348,14 @@ def test_workers_incidents_and_samples_go_when_they_are_as_old(old, hand, client
         Incident.objects.create(provider=provider, reason="quota", opened_at=past, closed_at=closed_at)
     for at in (past, now):
         PoolSample.objects.create(pool=pool, at=at, requests=0, tokens=0, refusals=0, queued=0, running=0, rpm=1, tpm=1)
+    for number, expires_at in enumerate((past, now)):
+        SharedLink.objects.create(job_id=number, hash=f"{number:064}", expires_at=expires_at)
     rest = hand.run(retention.remove_rest(hand.connection, 30 * 86_400.0))
-    assert rest == (2, 1, 1)
+    assert rest == (2, 1, 1, 1)
     assert Worker.objects.filter(id=holder.id).exists(), "its job was not taken back yet"
     assert Incident.objects.exclude(closed_at=None).get().closed_at == now
     Worker.objects.exclude(id=holder.id).update(heartbeat_at=now - timedelta(hours=2))
-    assert hand.run(retention.remove_rest(hand.connection, 1.0)) == (0, 0, 0), "however soon jobs go"
+    assert hand.run(retention.remove_rest(hand.connection, 1.0)) == (0, 0, 0, 0), "however soon jobs go"
 
 
 def test_a_prune_waits_for_nobody_and_nobody_for_it(old, prune, client, pool, hand):

@@ -18,6 +18,7 @@ PRODUCTION = {
     "SECRET_KEY": secrets.token_urlsafe(50),
     "ALLOWED_HOSTS": "llmjobs.example.com",
     "TRUST_X_FORWARDED_PROTO": "true",
+    "ADMINS": "Ops <ops@example.com>",
 }
 ASK = """
 from django.conf import settings
@@ -67,6 +68,7 @@ def test_the_check_for_deployment_has_nothing_to_say():
     [
         ({"DEBUG": "true"}, "security.W018"),
         ({"HTTPS_ONLY": "false", "SECRET_KEY": "short"}, "security.W009"),
+        ({"TRUST_X_FORWARDED_PROTO": "false", "ALLOWED_HOSTS": "*", "ADMINS": ""}, "llmjobs.W004"),
     ],
 )
 def test_what_is_not_safe_is_said(environ, fault):

@@ -16,9 +16,10 @@ from django.contrib.auth.models import User
 from django.test import Client as Browser
 from django.utils import timezone
 
+from llmjobs import sharing
 from llmjobs.live.hub import current_hub
 from llmjobs.live.threads import in_hub_thread, in_slow_thread, in_thread
-from llmjobs.models import Job
+from llmjobs.models import ApiKey, Job, SharedLink
 from llmjobs.states import State
 from tests.factories import make_client, make_job, make_key, make_model, make_user
 from tests.live.callers import ORIGIN, Socket, Stream, closed_at, has_nothing, session_of
@@ -32,27 +33,39 @@ OF_A_JOB = {  # another's job is no job: 404
     ("DELETE", JOB): "cancel",
     ("POST", f"{JOB}/cancel"): "cancel",
     ("GET", f"{JOB}/events"): "read",
+    ("GET", f"{JOB}/request"): "read",
+    ("GET", f"{JOB}/shares"): "read",
+    ("POST", f"{JOB}/shares"): "cancel",
+    ("POST", f"{JOB}/shares/<str:share_id>/revoke"): "cancel",
 }
 OF_THE_CALLER = {  # answers everybody with what is theirs
     ("GET", "api/jobs"): "read",
     ("POST", "api/jobs"): "submit",
+    ("POST", "api/jobs/bulk"): "submit",
     ("GET", "api/events"): "read",
     ("GET", "api/stats"): "read",
     ("GET", "api/models"): "read",
 }
+OF_A_CLIENT = {("GET", "api/usage"): "read"}  # its own, or the one of a user's that it names
+OF_SESSIONS = {("GET", "api/keys"), ("POST", "api/keys"), ("POST", "api/keys/<str:key_id>/revoke")}
+OF_ANY_CALLER = {("GET", "api/me")}
 PUBLIC = {("GET", "api/schema"), ("GET", "api/docs")}
-PAGES = {("GET", ""), ("GET", "login/"), ("GET", "logout/"), ("GET", "favicon.ico")}  # tests/console
+PAGES = {("GET", path) for path in ("", "account/", "login/", "logout/", "favicon.ico")}  # tests/console
+DOCS = {("GET", "docs/"), ("GET", "docs/search/"), ("GET", "docs/<slug:slug>/")}  # about nobody: tests/docs
 # About nobody's jobs: tests/postgres/test_metrics.py (a token of its own), tests/api/test_health.py.
 WATCHED = {("GET", "metrics"), ("GET", "healthz"), ("GET", "readyz")}
 SOCKETS = {"ws/jobs/<str:job_id>/", "ws/jobs/", "ws/queue/"}
-NEED_A_KEY = {**OF_A_JOB, **OF_THE_CALLER}
+# For who has the token of a link: tests/api/test_shares.py.
+SHARED = {("GET", "shared/<str:token>/"), ("GET", "shared/<str:token>/text")}
+NEED_A_KEY = {**OF_A_JOB, **OF_THE_CALLER, **OF_A_CLIENT}
+ASK_WHO = {*NEED_A_KEY, *OF_SESSIONS, *OF_ANY_CALLER}
 
 CANARY = "canary-of-acme"
 TAIL = "?wait=1"
 
 
 def test_every_address_stands_in_a_table():
-    assert http_addresses() == {*OF_A_JOB, *OF_THE_CALLER, *PUBLIC, *PAGES, *WATCHED}
+    assert http_addresses() == {*ASK_WHO, *SHARED, *PUBLIC, *PAGES, *DOCS, *WATCHED}
     assert socket_routes() == SOCKETS
 
 
@@ -62,14 +75,21 @@ class Ground:
 
     job: Job
     ended: Job
+    token: str  # of a link to the job that waits
+    share_id: str
+    key_id: str
     strangers: dict[str, dict[str, str]]  # who: how its requests carry it
     others: dict[str, dict[str, str]]
     operator: dict[str, str]
 
     def path(self, route: str, job: Job | None = None) -> str:
-        return "/" + route.replace("<str:job_id>", str((job or self.job).public_id))
+        """A link and a key are those of acme that there are."""
+        route = route.replace("<str:job_id>", str((job or self.job).public_id))
+        return "/" + route.replace("<str:share_id>", self.share_id).replace("<str:key_id>", self.key_id)
 
     def unchanged(self) -> bool:
+        if SharedLink.objects.filter(revoked_at=None).count() != 1 or ApiKey.objects.earliest("id").revoked_at:
+            return False
         states = list(Job.objects.order_by("id").values_list("state", "cancel_requested_at", "request__body"))
         return [(state, asked, CANARY in body) for state, asked, body in states] == [
             (State.QUEUED, None, True), (State.COMPLETED, None, True),
@@ -84,6 +104,8 @@ def make_ground() -> Ground:
         make_job(state, client=acme, model=model, body=body, request=request, output_text=CANARY)
         for state in (State.QUEUED, State.COMPLETED)
     ]
+    key, _ = ApiKey.objects.issue(acme, name=CANARY)
+    link, token = sharing.share(jobs[0], expires_in_s=None)
     past = timezone.now() - timedelta(seconds=1)
     inactive = make_user(acme)
     browser = Browser()
@@ -91,6 +113,9 @@ def make_ground() -> Ground:
     User.objects.filter(pk=inactive.pk).update(is_active=False)
     return Ground(
         *jobs,
+        token=token,
+        share_id=f"share_{link.hash[:24]}",
+        key_id=f"key_{key.hash[:24]}",
         strangers={
             "nobody": {},
             "an unknown key": {"key": "llmj_unknown"},
@@ -126,9 +151,9 @@ async def ground(transactional_db) -> AsyncIterator[Ground]:
         await run(bool)
 
 
-async def ask(method: str, path: str, who: dict[str, str]) -> tuple[int, str]:
+async def ask(method: str, path: str, who: dict[str, str], **headers: str) -> tuple[int, str]:
     """Status and code of the error, or the body's text. A stream's is what came at once."""
-    async with Stream(path, method=method, **who) as answer:
+    async with Stream(path, method=method, **who, **headers) as answer:
         if answer.headers.get("content-type") == "text/event-stream":
             return answer.status, (await answer._chunk()).decode()
         text = (await answer.body()).decode()
@@ -140,7 +165,7 @@ async def ask(method: str, path: str, who: dict[str, str]) -> tuple[int, str]:
 
 async def test_a_stranger_gets_no_answer_from_any_address(ground):
     for who, carried in ground.strangers.items():
-        for method, route in NEED_A_KEY:
+        for method, route in ASK_WHO:
             for job in (ground.job, ground.ended):
                 status, code = await ask(method, ground.path(route, job), carried)
                 if "cookie" in carried and method != "GET":
@@ -186,6 +211,29 @@ async def test_what_an_address_shows_is_the_callers_own(ground):
                 assert str(ground.job.public_id) not in text, (who, route)
 
 
+async def test_a_clients_month_and_keys_are_for_who_belongs_to_it(ground):
+    """Whoever asks, and whichever client they name."""
+    for who, carried in {**ground.others, "an operator": ground.operator}.items():
+        for method, route in (*OF_A_CLIENT, *OF_SESSIONS):
+            path = ground.path(route)
+            for named in ({}, {"llmjobs-client": CANARY}):
+                status, text = await ask(method, path, carried, **named)
+                assert CANARY not in text, (who, route)
+                if named:
+                    assert (status, text) in ((404, "client_not_found"), (403, "csrf_failed")), (who, route)
+    assert await in_thread(ground.unchanged)
+
+
+async def test_whoever_has_a_link_reads_that_job_and_no_other_thing(ground):
+    status, text = await ask("GET", f"/shared/{ground.token}/", {})
+    assert (status, text.count(CANARY), str(ground.job.public_id) in text) == (200, 1, False), "the prompt alone"
+    status, text = await ask("GET", f"/shared/{ground.token}/text", {})
+    assert (status, CANARY in text) == (200, False)
+    for path in (f"/shared/{ground.token[:-1]}/", f"/shared/{ground.token}x/", f"/shared/{ground.job.public_id}/"):
+        async with Stream(path) as answer:
+            assert (answer.status, CANARY in (await answer.body()).decode()) == (404, False)
+
+
 async def test_the_feed_of_another_client_stays_silent(ground):
     for who in ("another client's key", "another client's user", "a user of no client"):
         async with Stream("/api/events?since=0", **ground.others[who]) as stream:
@@ -213,7 +261,7 @@ async def test_an_operator_is_let_in_where_others_are_not(ground):
     for method, route in OF_A_JOB:
         job = ground.ended if method == "DELETE" else ground.job
         status, _ = await ask(method, ground.path(route, job), ground.operator)
-        assert status in (200, 204), (method, route)
+        assert status in (200, 201, 204), (method, route)
     status, text = await ask("GET", "/api/jobs", ground.operator)
     assert CANARY in text
 

@@ -52,6 +52,19 @@ def test_an_error_in_a_message_is_its_kind_alone(error):
     assert SECRET not in line_of(None, "event=x reason=%r", error)
 
 
+@pytest.mark.parametrize("shows_all", [False, True])
+def test_the_token_of_a_link_is_left_out_wherever_an_address_is_logged(shows_all):
+    for path in ("/shared/TOKEN/", "/shared/TOKEN", "/shared/TOKEN/text?length=3"):
+        for line in (
+            line_of(None, "Not Found: %s", path, shows_all=shows_all),
+            line_of(None, f'127.0.0.1:1 - "GET {path} HTTP/1.1" 200', shows_all=shows_all),
+            line_of(caught(OSError(f"no answer to {path}")), shows_all=shows_all),
+            JsonFormatter(shows_all=shows_all).format(logging.LogRecord("x", 30, "f", 1, "Gone: %s", (path,), None)),
+        ):
+            assert "/shared/…" in line
+            assert "TOKEN" not in line, line
+
+
 def test_what_is_about_the_network_and_the_program_is_told():
     assert "Connection refused" in line_of(caught(ConnectionRefusedError(111, "Connection refused")))
     assert "no attribute 'jb'" in line_of(caught(AttributeError("module has no attribute 'jb'")))

@@ -98,6 +98,8 @@ def ask_wrongly(server: WebServer, caller: Caller, key: str) -> None:
     caller.get(f"/api/jobs?token={TOKEN}", status=400)
     caller.get(f"/api/events?since={TOKEN}", status=400)
     caller.get(f"/nothing?token={TOKEN}", status=404)
+    for path in (f"/shared/{TOKEN}/", f"/shared/{TOKEN}/text", f"/shared/{TOKEN}/{TOKEN}"):
+        caller.get(path, status=404)
     caller.get("/api/jobs", status=401, Authorization=f"Bearer llmj_{CANARY}-unknown")
     caller.get("/", status=302, Cookie=f"sessionid={CANARY}-session")
     for subprotocol, path in ((key, "/ws/nothing/"), (f"llmj_{CANARY}-unknown", "/ws/jobs/"), (key, "/ws/jobs/")):
@@ -203,5 +205,6 @@ def assert_nothing_leaked(server: WebServer, worker: WorkerProcess, key: str) ->
     assert "event=unexpected_error" in logs["web server"] and "CheckViolation" in logs["web server"]
     assert "event=database_unavailable" in logs["web server"]
     assert '"GET /api/jobs" 400' in logs["web server"]
+    assert '"GET /shared/' in logs["web server"]
     assert "event=attempt " in logs["worker"] and "outcome=unknown" in logs["worker"]
     assert "refused" in logs["worker"]

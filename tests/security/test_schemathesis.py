@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from llmjobs.api.schema import OPERATIONS
 from tests.factories import make_client, make_job, make_key, make_model, make_provider, make_tier
 from tests.helpers import process_environment
 from tests.live_process import WebServer, web_server
@@ -21,8 +22,9 @@ from tests.live_process import WebServer, web_server
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+LINES = Path(__file__).with_name("fuzzed_lines.py")
 PROGRAM = Path(sys.executable).with_name("st")
-ROUTES = 9
+ROUTES = len(OPERATIONS)
 
 
 @pytest.fixture
@@ -61,7 +63,8 @@ def fuzz(server: WebServer, key: str, folder: Path) -> "subprocess.CompletedProc
             "--max-examples", os.environ.get("FUZZ_EXAMPLES", "8"), "--generation-database", "none",
             "--request-timeout", "10", "--continue-on-failure", "--no-color",
         ],
-        cwd=folder, env=process_environment(CURSOR=cursor(server, key)), capture_output=True, text=True, check=False,
+        cwd=folder, env=process_environment(CURSOR=cursor(server, key), SCHEMATHESIS_HOOKS=str(LINES)),
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 

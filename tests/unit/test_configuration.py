@@ -7,6 +7,7 @@ import pytest
 
 from llmjobs.configuration.reading import Unreadable, parsed
 from llmjobs.configuration.tables import TABLES, expected, shown
+from llmjobs.docs.fences import blocks
 
 A_PRICE = "expected a number from 0 to 999,999.999999, with at most 6 decimals"
 
@@ -213,14 +214,14 @@ def test_every_key_is_a_field_and_says_what_it_takes(table):
     assert len(set(table.keys)) == len(table.keys)
 
 
-def test_the_readme_tells_of_every_key_and_its_example_is_taken():
-    _, _, text = Path("README.md").read_text(encoding="utf-8").partition("## Configuration as a file")
-    section, _, _ = text.partition("\n## ")
-    _, _, example = section.partition("```toml")
-    found = parsed(example.partition("```")[0].encode())
+def test_the_documentation_tells_of_every_key_and_its_example_is_taken():
+    page = Path("llmjobs/docs/pages/configuration.md").read_text(encoding="utf-8")
+    [example] = [block for block in blocks(page) if block.kind == "toml"]
+    found = parsed(example.code.encode())
     assert found.problems == []
     assert [len(entries) for entries in found.entries.values()] == [1, 1, 1, 1]
-    assert [key for table in TABLES.values() for key in table.keys if f"`{key}`" not in section] == []
+    _, _, table = page.partition("## Every key")
+    assert [key for each in TABLES.values() for key in each.keys if f"`{key}`" not in table] == []
 
 
 @pytest.mark.parametrize(

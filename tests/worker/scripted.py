@@ -7,10 +7,12 @@ import json
 import os
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Piece = bytes | threading.Event  # sent as it is, or waited for before what follows
@@ -29,8 +31,8 @@ class Request:
 
 
 class ScriptedProvider:
-    def __init__(self, server: socketserver.ThreadingTCPServer, answer: Answer) -> None:
-        self.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    def __init__(self, server: socketserver.ThreadingTCPServer, answer: Answer, scheme: str = "http") -> None:
+        self.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/v1"
         self.requests: list[Request] = []
         self.answer = answer
 
@@ -63,8 +65,8 @@ def said(*texts: str, usage: Any = None) -> list[Any]:
 
 
 @contextmanager
-def scripted(answer: Answer | Iterable[Piece]) -> Iterator[ScriptedProvider]:
-    """`answer`: the pieces of every answer, or what makes them from a Request."""
+def scripted(answer: Answer | Iterable[Piece], *, tls_chain: Path | None = None) -> Iterator[ScriptedProvider]:
+    """`answer`: the pieces of every answer, or what makes them from a Request. `tls_chain`: certificate and key."""
     fixed = list(answer) if not callable(answer) else None
 
     class Handler(socketserver.StreamRequestHandler):
@@ -95,7 +97,12 @@ def scripted(answer: Answer | Iterable[Piece]) -> Iterator[ScriptedProvider]:
         request_queue_size = 200
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        provider = ScriptedProvider(server, answer if callable(answer) else lambda request: fixed or [])
+        if tls_chain is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls_chain)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        scheme = "http" if tls_chain is None else "https"
+        provider = ScriptedProvider(server, answer if callable(answer) else lambda request: fixed or [], scheme)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield provider

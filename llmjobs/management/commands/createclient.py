@@ -79,13 +79,15 @@ def _find_or_make(name: str, tier_name: str | None) -> tuple[Client, bool]:
     client = Client.objects.select_related("tier").filter(name=name).first()
     if client is not None:
         if tier_name not in (None, client.tier.name):
-            raise CommandError(f"The client {name!r} is in the tier {client.tier.name!r}, not {tier_name!r}")
+            raise CommandError(
+                f"--tier: expected {client.tier.name!r}, which the client {name!r} is in, or nothing; got {tier_name!r}"
+            )
         return client, False
     tier_name = tier_name or DEFAULT_TIER
     tier = Tier.objects.filter(name=tier_name).first()
     if tier is None:
         known = ", ".join(Tier.objects.values_list("name", flat=True)) or "none"
-        raise CommandError(f"Expected one of the tiers {known}, got {tier_name!r}")
+        raise CommandError(f"--tier: expected one of {known}; got {tier_name!r}")
     client = Client(name=name, tier=tier)
     try:
         client.full_clean()
@@ -98,5 +100,5 @@ def _find_or_make(name: str, tier_name: str | None) -> tuple[Client, bool]:
 def _parsed(scopes: str) -> list[str]:
     found = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     if not found or not set(found) <= set(Scope.values):
-        raise CommandError(f"Expected scopes among {', '.join(Scope.values)}, got {scopes!r}")
+        raise CommandError(f"--scopes: expected some of {', '.join(Scope.values)}; got {scopes!r}")
     return found

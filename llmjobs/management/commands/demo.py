@@ -41,7 +41,8 @@ class Command(BaseCommand):
         add("--limit", type=_whole(1, 1_000_000), metavar="N", help="of the replay: the first N calls (all)")
         add("--port", type=_whole(0, 65_535), default=8000, help="of the web server; if it is taken, the next (8000)")
         add("--workers", type=_whole(0, 64), default=1, metavar="N", help="worker processes (1)")
-        add("--provider", choices=(seeding.SIMULATOR, seeding.OPENAI), default=seeding.SIMULATOR)
+        providers = (seeding.SIMULATOR, seeding.OPENAI)
+        add("--provider", choices=providers, default=seeding.SIMULATOR, help="openai is paid for (simulator)")
         add("--model", default=PAID_MODEL, help=f"with --provider openai ({PAID_MODEL})")
         add("--json", action="store_true", help="when ready, print one line of JSON; all else goes to stderr")
 

@@ -9,6 +9,7 @@ The way of a call, and the module for each step:
     calls.py        what a call asks for                           fields.py    and what is wrong with it
     speech.py       what is said to it                             words.py     token by token
     chat.py  responses.py  embeddings.py                           how each endpoint writes that down
+    rehearsed.py    what a test told it to say
     generations.py  responses in the background, which go on by themselves
     answers.py      an answer as a value, and as a fault leaves it
     faults.py       what can go wrong, by name

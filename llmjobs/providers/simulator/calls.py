@@ -119,6 +119,11 @@ def read_call(endpoint: str, headers: Mapping[bytes, bytes], body: Mapping[str, 
     )
 
 
+def prompt_of(call: Call) -> str:
+    """All its texts, for who looks for words in them."""
+    return "\n".join(_prompt(call.endpoint, call.body)[0]) if call.choices else ""
+
+
 def _in_background(body: Mapping[str, Any]) -> bool:
     in_background = body.get("background") or False
     if not isinstance(in_background, bool):

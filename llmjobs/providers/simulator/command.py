@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import errno
 import gc
 import os
 import signal
@@ -84,8 +85,16 @@ def run(options: Mapping[str, Any]) -> None:
         raise ValueError(f"--{str(bad).replace('_', '-', bad.field.count('_'))}") from None
     simulator = Simulator(behaviour, host=options["host"], port=options["port"], ledger_path=options["ledger"])
     _raise_file_limit()
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(simulator, die_with_parent=options["die_with_parent"]))
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_serve(simulator, die_with_parent=options["die_with_parent"]))
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        why = "is in use by another program" if error.errno == errno.EADDRINUSE else "is not for this user"
+        raise ValueError(
+            f"--port: expected one that is free, or 0 for any, got {options['port']}, which {why}"
+        ) from None
 
 
 def main() -> None:

@@ -7,12 +7,13 @@ field.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from llmjobs.providers.simulator.faults import FAULTS, Fault, parse_orders
 from llmjobs.providers.simulator.limits import WINDOWS, Window
+from llmjobs.providers.simulator.rehearsed import SHAPE, Line, is_lines
 
 
 class BadControl(Exception):
@@ -34,6 +35,7 @@ class Behaviour:
     faults: Mapping[str, float] = field(default_factory=dict)  # order: the share of calls that it meets
     responses_kept_s: float = 600.0  # how long one in the background is found again, from its start
     refuse: bool | float = False  # nobody listens; a number: for so many seconds
+    answers: Sequence[Line] = ()  # what is said, and to which prompts: rehearsed.py
     seed: int = 0  # of the dice that `fail_rate` and `faults` throw
 
     def orders(self) -> tuple[Fault, ...]:
@@ -118,5 +120,6 @@ _CHECKS: dict[str, tuple[Any, str]] = {
         lambda value: isinstance(value, bool) or _is_number(value, 0, 86_400),
         "true, false, or seconds up to 86400",
     ),
+    "answers": (is_lines, SHAPE),
     "seed": (lambda value: _is_whole(value, -(2**63), 2**63), "a whole number"),
 }

@@ -12,12 +12,13 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from llmjobs.providers.simulator import chat, embeddings, responses
 from llmjobs.providers.simulator.answers import EVENT_STREAM, Answer, error_answer, json_answer, spoiled
-from llmjobs.providers.simulator.calls import CHAT, EMBEDDINGS, ENDPOINTS, Call, open_body, read_call
+from llmjobs.providers.simulator.calls import CHAT, EMBEDDINGS, ENDPOINTS, Call, open_body, prompt_of, read_call
 from llmjobs.providers.simulator.control import Behaviour
 from llmjobs.providers.simulator.faults import (
     MIXED_FAULTS,
@@ -36,6 +37,7 @@ from llmjobs.providers.simulator.fields import BadRequest
 from llmjobs.providers.simulator.generations import PREFIX, Generation, Generations, Later, Visit, first_view
 from llmjobs.providers.simulator.ledger import Entry, Ledger
 from llmjobs.providers.simulator.limits import Account, Refusal, duration
+from llmjobs.providers.simulator.rehearsed import Rehearsed
 
 ACCOUNTS_MAX = 10_000
 JOBS_MAX = 100_000
@@ -86,6 +88,8 @@ class Provider:
         old, self.behaviour = self.behaviour, behaviour
         if afresh or (old.rpm, old.tpm, old.window) != (behaviour.rpm, behaviour.tpm, behaviour.window):
             self._accounts: dict[tuple[str, str], Account] = {}
+        if afresh or not behaviour.answers:
+            self._rehearsed = Rehearsed()
         if afresh or old.seed != behaviour.seed:
             self._dice = random.Random(behaviour.seed)  # noqa: S311, dice
         if afresh or (old.fault, old.faults) != (behaviour.fault, behaviour.faults):
@@ -126,7 +130,9 @@ class Provider:
         try:
             body, entry.model = open_body(request.body)
             account = self._account(entry.key, entry.model)
-            call = read_call(request.path, request.headers, body, entry.model)
+            call = self._as_rehearsed(
+                read_call(request.path, request.headers, body, entry.model), entry.client_request_id
+            )
             entry.stream = call.is_stream
             fault = self._fault(call, entry.client_request_id)
             entry.fault = fault.name if fault else None
@@ -181,6 +187,14 @@ class Provider:
         lines += f"openai-processing-ms: {math.ceil(wait_s * 1000)}\r\n"
         raw = body.encode("utf-8", "replace")
         return Answer(200, lines=lines, body=raw, body_tokens=call.output_tokens, wait_s=wait_s)
+
+    def _as_rehearsed(self, call: Call, client_request_id: str | None) -> Call:
+        lines = self.behaviour.answers
+        if not lines or not call.choices:
+            return call
+        job = client_request_id and (client_request_id.rpartition(".")[0] or client_request_id)
+        said = self._rehearsed.said(lines, prompt_of(call), job, max_tokens=call.max_tokens)
+        return call if said is None else replace(call, choices=(said,) * len(call.choices))
 
     def _account(self, key: str, model: str) -> Account:
         account = self._accounts.get((key, model))

@@ -65,7 +65,7 @@ def say(
     if tools:
         return (_tool_calls(tools, seed, max_tokens),) * count
     if "refusal" in directives:
-        return (_capped(Said(pieces_of(REFUSAL), is_refusal=True), max_tokens),) * count
+        return (cut(Said(pieces_of(REFUSAL), is_refusal=True), max_tokens),) * count
     if "stamp" in directives:
         return (Said((STAMP + " ",) * kept, is_capped=kept < wanted, is_stamped=True),) * count
     seeds = [seed, *[seed_of(seed.hex(), str(nth)) for nth in range(1, count)]]
@@ -112,10 +112,11 @@ def _tool_calls(tools: list[Tool], seed: bytes, max_tokens: int | None) -> Said:
         arguments = pieces_of(arguments_for(parameters, seed_of(seed.hex(), name, str(nth))))
         called.append((name, len(arguments)))
         pieces.extend(arguments)
-    return _capped(Said(tuple(pieces), tools=tuple(called)), max_tokens)
+    return cut(Said(tuple(pieces), tools=tuple(called)), max_tokens)
 
 
-def _capped(said: Said, max_tokens: int | None) -> Said:
+def cut(said: Said, max_tokens: int | None) -> Said:
+    """As long as the body's cap lets it be."""
     if max_tokens is None or len(said.tokens) <= max_tokens:
         return said
     tools, left = [], max_tokens

@@ -31,9 +31,10 @@ export function ordinal(number) {
   return `${wholeNumber.format(number)}${ENDINGS[ordinalRules.select(number)]}`;
 }
 
-/** Where a waiting job stands, e.g. "3rd in line, about 4 s"; "" for any other job. @param {Job} job */
+/** Where a waiting job stands, e.g. "3rd in line, about 4 s", or that a running one began anew; "" for any other job. @param {Job} job */
 export function place(job, nowMs) {
   if (job.status === "scheduled") return scheduledFor(job, nowMs);
+  if (job.status === "running" && job.failures > 0) return `Attempt ${job.attempt}: the one before broke off, and the text began anew.`;
   if (job.status !== "queued") return "";
   const parts = [];
   if (job.position !== null && job.position !== undefined) {
@@ -78,6 +79,11 @@ export function money(usd) {
   return `$${amount.toFixed(digits)}`;
 }
 
+/** 12345 → "12,345" */
+export function count(number) {
+  return wholeNumber.format(number);
+}
+
 /** @returns {{input: string, output: string}} of either usage shape (chat completions, responses); "–" where not known */
 export function tokens(usage) {
   const input = usage?.input_tokens ?? usage?.prompt_tokens;
@@ -116,6 +122,7 @@ export function attempts(job) {
 /** What a row says of a job that has no text (yet). @param {Job} job */
 export function wordless(job) {
   if (job.status === "expired") return "not started in time";
+  if (job.prompt_hash === null) return "deleted";
   const isOver = TERMINAL.has(job.status);
   return problem(job)?.code.replaceAll("_", " ") ?? (isOver ? "no text" : "no text yet");
 }
@@ -134,8 +141,42 @@ export function problem(job) {
   return { code: job.error.code, message: job.error.message };
 }
 
+/** What the next prompt continues; "" where it begins something. @param {import("./asked.js").Context} context */
+export function contextLine({ kind, turn }, isBeingAnswered) {
+  if (kind === "new") return "";
+  if (kind === "edit") return turn > 1 ? `Rewords turn ${turn}; what came before it is sent along.` : "Rewords an earlier prompt.";
+  return isBeingAnswered ? "The answer is still being written." : `Continues the conversation: turn ${turn}.`;
+}
+
+const WAITING_FOR = {
+  queue_full: "the queue is full",
+  rate_limit_exceeded: "the limit a minute is reached",
+  connection_error: "the server can’t be reached",
+};
+
+/** What a submit waits for in the page; "" while it is simply under way. @param {{before: number, until: Date|null, reason: string|null}} state */
+export function waitingLine({ before, until, reason }) {
+  if (!reason && !before) return "";
+  const why = reason ? `: ${WAITING_FOR[reason] ?? reason.replaceAll("_", " ")}` : "";
+  const ahead = before ? `, ${wholeNumber.format(before)} before it` : "";
+  const when = until ? ` Tried again at ${until.toLocaleTimeString("en", { timeStyle: "medium" })}.` : "";
+  return `Waits its turn${why}${ahead}. It is sent by itself.${when}`;
+}
+
+/** How far a search has looked. @param {string|null} searchedTo ISO time of the oldest job it looked at @param {boolean} isMore */
+export function searchedBack(searchedTo, isMore) {
+  if (!isMore || !searchedTo) return "Searched all of your jobs.";
+  return `Searched back to ${new Date(searchedTo).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })}.`;
+}
+
 /** What an error of a call means to the person at the page. @param {import("./client.js").LLMJobsError} error */
 export function callError(error) {
+  if (error.status === 0 && error.code === "connection_error") return "The server can’t be reached. What you wrote is kept; try again in a moment.";
+  if (error.code === "insufficient_quota") return `The budget is used up: no job is accepted until it is raised, or until the next month. ${sentence(error.message)}`;
   const again = error.retryAfter ? ` Try again in ${duration(error.retryAfter)}.` : "";
-  return `${capitalized(error.message).replace(/([^.!?])$/, "$1.")}${again}`;
+  return `${sentence(error.message)}${again}`;
+}
+
+function sentence(text) {
+  return capitalized(text).replace(/([^.!?])$/, "$1.");
 }

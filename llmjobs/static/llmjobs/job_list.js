@@ -1,17 +1,20 @@
 /**
  * The list of the caller's jobs: a row each, newest first, live.
  *
- * Owns the section `#jobs`. The list is read at each (re)connection, and kept by the events in between. Ids are UUIDv7:
- * their order is the order of submission.
+ * Owns the rows of the section `#jobs`. The list is read at each (re)connection, and kept by the events in between. What
+ * is asked for (a search, a filter) history.js says: then events change the rows that are there, and add none. Ids are
+ * UUIDv7: their order is the order of submission.
  */
 
 import * as display from "./display.js";
-import { byId, setHidden, setStatus, setText } from "./dom.js";
+import { byId, setHidden, setText } from "./dom.js";
+import { createHistory } from "./history.js";
+import { EXCERPT_CHARS, excerpt, renderRow, renderTime } from "./job_row.js";
 
 const PAGE_SIZE = 20;
-const EXCERPT_CHARS = 160;
 const RELOAD_MS = 1000; // a bulk of submits is one read
 const CLOCK_MS = 10_000;
+const ROWS_MAX = 500; // that events may grow the list to; who wants more asks for it
 
 /**
  * @param {{llmjobs: import("./client.js").LLMJobs, onState: (state: string) => void,
@@ -20,28 +23,63 @@ const CLOCK_MS = 10_000;
 export function createJobList({ llmjobs, onState, onStatus, isSessionEnd }) {
   const { client } = byId("jobs").dataset; // an operator could list everybody's, but this is the list of one's own
   const entries = new Map(); // id → {row, job, toldAt}; the job's text is cut to what a row shows
+  const history = createHistory({ onChange: restart });
   let openId = null;
   let cursor = null;
   let hasLoaded = false;
   let reload = 0;
+  let asking = new AbortController();
 
-  async function load({ more = false } = {}) {
+  /** Another search or filter: what the one before would still bring is not wanted. */
+  function restart() {
+    asking.abort();
+    asking = new AbortController();
+    hasLoaded = false;
+    cursor = null;
+    load({ fresh: true });
+  }
+
+  async function load({ more = false, fresh = false } = {}) {
+    const { signal } = asking;
     const beganAt = performance.now();
     const isStale = ({ id }) => entries.get(id)?.toldAt > beganAt; // an event overtook this answer
+    if (fresh || more) setBusy(true);
     try {
-      const { data, next } = await llmjobs.list({ limit: PAGE_SIZE, client, cursor: more ? cursor : null });
+      const { data, next, searched_to: searchedTo } = await llmjobs.list(
+        { limit: PAGE_SIZE, client, ...history.filters(), cursor: more ? cursor : null }, { signal },
+      );
+      if (signal.aborted) return;
+      if (fresh) clear();
       data.filter((job) => !isStale(job)).forEach(upsert);
-      if (more || !hasLoaded) cursor = next;
+      if (more || !hasLoaded) { cursor = next; history.showReach(searchedTo, next !== null); }
       hasLoaded = true;
       setHidden(byId("jobs-more"), cursor === null);
-      setHidden(byId("jobs-empty"), entries.size > 0);
+      showEmptiness();
       setHidden(byId("jobs-error"), true);
     } catch (error) {
-      if (error.isTemporary && !more) return; // the stream is reconnecting too, and then the list is read again
+      if (signal.aborted || (error.isTemporary && !more && !fresh)) return; // the stream reconnects too, and then this is read again
       if (isSessionEnd(error)) return;
       setHidden(byId("jobs-error"), false);
       setText(byId("jobs-error"), display.callError(error));
+    } finally {
+      if (!signal.aborted) setBusy(false);
     }
+  }
+
+  function setBusy(isBusy) {
+    byId("jobs-more").disabled = isBusy;
+    byId("jobs").setAttribute("aria-busy", String(isBusy));
+  }
+
+  function clear() {
+    entries.clear();
+    byId("jobs-rows").replaceChildren();
+  }
+
+  function showEmptiness() {
+    setHidden(byId("jobs-table"), entries.size === 0);
+    setHidden(byId("jobs-empty"), entries.size > 0);
+    setText(byId("jobs-empty"), history.isNarrowed() ? "No job of yours matches, as far as was searched." : byId("jobs-empty").dataset.none);
   }
 
   function loadSoon() {
@@ -65,10 +103,15 @@ export function createJobList({ llmjobs, onState, onStatus, isSessionEnd }) {
   function apply({ job: id, type, data }) {
     const entry = entries.get(id);
     if (type === "status") onStatus(id);
-    if (type === "done" && data.created_at) upsert(data);
+    if (type === "done" && data.created_at && (entry || mayGrow())) upsert(data);
     else if (entry) applyTo(entry, type, data);
-    else if (type === "status") loadSoon();
+    else if (type === "status" && mayGrow()) loadSoon();
     if (entries.has(id)) entries.get(id).toldAt = performance.now();
+  }
+
+  /** A job that is new, or older than the last row, is not in what was asked for. */
+  function mayGrow() {
+    return !history.isNarrowed() && entries.size < ROWS_MAX;
   }
 
   function applyTo(entry, type, data) {
@@ -98,32 +141,20 @@ export function createJobList({ llmjobs, onState, onStatus, isSessionEnd }) {
   }
 
   function render({ row, job }) {
-    const cell = (name) => row.querySelector(`.cell-${name}`);
-    const { input, output } = display.tokens(job.usage);
-    setStatus(row.querySelector(".badge"), job.status);
-    const link = row.querySelector("a");
-    link.href = `#job=${job.id}`;
-    setText(link, job.output_text || display.wordless(job));
-    link.classList.toggle("wordless", !job.output_text);
-    setText(cell("client"), job.client);
-    setText(cell("model"), job.model);
-    setText(cell("priority"), job.priority);
-    setText(cell("tokens"), job.usage ? `${input} → ${output}` : "");
-    setText(cell("cost"), job.cost_usd === null ? "" : display.money(job.cost_usd));
-    renderTime(row.querySelector("time"), job);
-    if (job.id === openId) row.setAttribute("aria-current", "true");
-    else row.removeAttribute("aria-current");
-  }
-
-  function renderTime(time, job) {
-    time.dateTime = job.created_at;
-    time.title = new Date(job.created_at).toLocaleString();
-    setText(time, display.ago(job.created_at, Date.now()));
+    renderRow(row, job, job.id === openId);
   }
 
   function markOpen(id) {
+    const before = openId;
     openId = id;
-    entries.forEach(render);
+    for (const each of [before, id]) if (entries.has(each)) render(entries.get(each));
+  }
+
+  /** The row above or below the open one; the first where none is open. @param {1|-1} step */
+  function neighbour(step) {
+    const ids = [...byId("jobs-rows").children].map((row) => row.dataset.id);
+    const at = ids.indexOf(openId);
+    return ids[at === -1 ? 0 : at + step] ?? null;
   }
 
   byId("jobs-more").addEventListener("click", () => load({ more: true }));
@@ -131,9 +162,5 @@ export function createJobList({ llmjobs, onState, onStatus, isSessionEnd }) {
     if (!document.hidden) entries.forEach(({ row, job }) => renderTime(row.querySelector("time"), job));
   }, CLOCK_MS);
 
-  return { follow, markOpen, upsert };
-}
-
-function excerpt(text) {
-  return text.slice(0, EXCERPT_CHARS).replace(/\s+/g, " ");
+  return { follow, markOpen, upsert, neighbour };
 }

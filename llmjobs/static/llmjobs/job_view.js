@@ -1,41 +1,46 @@
 /**
- * The open job: its status and place, the text as it arrives, what it used, Cancel and Copy.
+ * The open job: its status and place, what it was asked, the text as it arrives.
  *
- * Owns the card `#job`. What a model wrote gets there as text nodes only. Does not own which job is open: the address
- * says so, and app.js calls `open`.
+ * Owns the card `#job`. What a model wrote gets there as text nodes only. Does not own which job is open (the address
+ * says so, and app.js calls `open`), the figures (job_facts.js), nor what can be done with it (job_actions.js).
  */
 
 import { TERMINAL } from "./client.js";
 import * as display from "./display.js";
-import { byId, setHidden, setStatus, setText } from "./dom.js";
+import { byId, setHidden } from "./dom.js";
+import { renderFacts, renderProblem } from "./job_facts.js";
+import { createOutput } from "./output.js";
+import { createTurns } from "./turns_view.js";
 
 const POLL_MS = 2000; // the place in the queue, while waiting; a Retry-After makes it longer
 const BURST_MS = 150; // status events come in bursts: one read of the job for all of them
 const CLOCK_MS = 1000;
-const COPIED_MS = 2000;
-const NEAR_END_PX = 40; // a reader so close to the end wants to stay there
 
 /**
  * What is shown of one job. It is replaced as a whole when another is opened, so that what still arrives for this one
  * finds `current !== shown` and is dropped.
- * @typedef {{id: string, job: import("./client.js").Job|null, seq: number, wasLive: boolean, isOver: boolean,
- *   cancelAsked: boolean, stopper: AbortController}} Shown  `wasLive`: seen before its end; `isOver`: its last event came
+ * @typedef {{id: string, job: import("./client.js").Job|null, asked: import("./asked.js").Asked|null, seq: number,
+ *   wasLive: boolean, isOver: boolean, isRefused: boolean, cancelAsked: boolean, stopper: AbortController}} Shown
+ *   `wasLive`: seen before its end; `isOver`: its last event came; `isRefused`: it is not there, or not for this user
  */
 
 /**
  * @param {{llmjobs: import("./client.js").LLMJobs, onState: (state: string) => void,
- *   isSessionEnd: (error: Error) => boolean}} page
+ *   isSessionEnd: (error: Error) => boolean, onChange: (shown: Shown, answer: string) => void}} page
+ *   `onChange`: the job's state, or what is known of what it was asked, is another
  */
-export function createJobView({ llmjobs, onState, isSessionEnd }) {
+export function createJobView({ llmjobs, onState, isSessionEnd, onChange }) {
   const card = Object.fromEntries(
     [...byId("job").querySelectorAll("[id^=job-]")].map((element) => [element.id.slice("job-".length), element]),
   );
+  const output = createOutput(card.output, card.thread);
+  const turns = createTurns({ llmjobs, card, atEnd: output.atEnd });
   /** @type {Shown|null} */
   let current = null;
   let burst = 0;
 
   function open(id, job = null) {
-    if (current?.id !== id) show({ id, job, seq: 0 });
+    if (current?.id !== id) show({ id, job, asked: null, seq: 0 });
   }
 
   /** An operator requeued it after its end: its stream had ended, and is taken up where it was. */
@@ -43,16 +48,25 @@ export function createJobView({ llmjobs, onState, isSessionEnd }) {
     if (current?.id === id && current.isOver) show({ ...current });
   }
 
-  function show({ id, job, seq }) {
+  function show({ id, job, asked, seq }) {
     current?.stopper.abort();
-    current = { id, job, seq, wasLive: isAlive(job), isOver: false, cancelAsked: false, stopper: new AbortController() };
-    if (!seq) card.output.replaceChildren();
+    current = { id, job, asked, seq, wasLive: isAlive(job), isOver: false, isRefused: false, cancelAsked: false, stopper: new AbortController() };
+    if (!seq) { output.clear(); turns.clear(); }
     setHidden(card.empty, true);
     setHidden(card.body, false);
     render();
-    read(current);
-    follow(current);
-    pollPlace(current);
+    start(current);
+  }
+
+  /** What is over is read, and not followed: who leafs through the list opens no connection for each job. */
+  async function start(shown) {
+    pollPlace(shown);
+    onState("live"); // what was followed before is not any more
+    if (shown.wasLive) read(shown);
+    else await read(shown);
+    if (current !== shown || shown.isOver || shown.isRefused) return;
+    if (shown.job && !isAlive(shown.job)) finish(shown, shown.job);
+    else follow(shown);
   }
 
   async function follow(shown) {
@@ -62,7 +76,8 @@ export function createJobView({ llmjobs, onState, isSessionEnd }) {
         shown.seq = event.seq;
         apply(shown, event);
       }
-      if (!shown.isOver) read(shown);
+      if (!shown.isOver) await read(shown);
+      if (current === shown && !shown.isOver && TERMINAL.has(shown.job?.status)) finish(shown, shown.job); // its log is gone
     } catch (error) {
       // A WebSocket calls everybody it does not know a stranger to the job; HTTP says whether the session has ended.
       const reason = await llmjobs.get(shown.id, { signal }).then(() => error, (better) => better);
@@ -73,25 +88,25 @@ export function createJobView({ llmjobs, onState, isSessionEnd }) {
   }
 
   function apply(shown, { type, data }) {
-    const { output } = card;
-    const wasAtEnd = output.scrollHeight - output.scrollTop - output.clientHeight < NEAR_END_PX;
-    if (type === "delta") output.append(data.text);
-    if (type === "reset") output.replaceChildren();
+    if (type === "delta") return output.append(data.text);
+    if (type === "reset") output.clear();
     if (type === "status") {
       if (isAlive(shown.job)) Object.assign(shown.job, data); // else the log is telling how it came to its end
       readSoon(shown);
     }
     if (type === "done" && !data.superseded) finish(shown, data);
-    if (wasAtEnd) output.scrollTop = shown.wasLive ? output.scrollHeight : 0; // what is complete is read from its beginning
-    if (type !== "delta") render();
+    else render();
   }
 
   /** The log may be gone (pruned) or without text (embeddings); the job's own text is what counts. */
   function finish(shown, job) {
     shown.isOver = true;
-    shown.job = job.erased ? { ...shown.job, ...job } : job;
-    if (job.output_text && card.output.textContent !== job.output_text) card.output.replaceChildren(job.output_text);
-    card.output.normalize();
+    shown.job = job.created_at ? job : { ...shown.job, ...job };
+    if (job.output_text) output.set(job.output_text);
+    output.finish();
+    render();
+    if (!shown.wasLive) turns.showLast(); // what is complete is read from its beginning
+    loadTurns(shown);
   }
 
   function readSoon(shown) {
@@ -103,7 +118,9 @@ export function createJobView({ llmjobs, onState, isSessionEnd }) {
   async function read(shown) {
     try {
       const { job, retryAfter } = await llmjobs.poll(shown.id, { signal: shown.stopper.signal });
-      if (current !== shown || shown.isOver) return null; // `done` brought a newer one
+      if (current !== shown) return null;
+      loadTurns(shown, job);
+      if (shown.isOver) return null; // `done` brought a newer one
       shown.job = job;
       shown.wasLive ||= isAlive(job);
       render();
@@ -114,10 +131,19 @@ export function createJobView({ llmjobs, onState, isSessionEnd }) {
     }
   }
 
+  async function loadTurns(shown, job = shown.job) {
+    const asked = await turns.load(shown.id, job, shown.stopper.signal);
+    if (current !== shown || !asked || shown.asked) return;
+    shown.asked = asked;
+    if (shown.isOver && !shown.wasLive) turns.showLast();
+    render();
+  }
+
   async function pollPlace(shown) {
     let waitMs = POLL_MS;
-    while (current === shown && !shown.isOver) {
+    while (current === shown && !shown.isOver && !shown.isRefused) {
       await new Promise((resolve) => { setTimeout(resolve, waitMs); });
+      if (shown.isRefused) return;
       const isWaiting = shown.job === null || ["queued", "scheduled"].includes(shown.job.status);
       if (current !== shown || shown.isOver || !isWaiting || document.hidden) continue;
       waitMs = Math.max(POLL_MS, ((await read(shown)) ?? 0) * 1000);
@@ -125,95 +151,43 @@ export function createJobView({ llmjobs, onState, isSessionEnd }) {
   }
 
   function render() {
-    const { id, job, cancelAsked } = current;
+    const { job } = current;
     const isTerminal = TERMINAL.has(job?.status);
-    setText(card.id, id);
-    setHidden(card.status, !job);
-    setHidden(card.copy, !job);
-    setHidden(card.cancel, !job || isTerminal);
-    card.cancel.disabled = cancelAsked || Boolean(job?.cancel_requested);
-    setText(card.cancel, card.cancel.disabled ? "Cancelling…" : "Cancel");
     card.output.setAttribute("aria-busy", String(Boolean(job) && !isTerminal));
     card.output.dataset.placeholder = isTerminal ? "No text." : "Nothing yet.";
-    if (job) renderFacts(job);
-  }
-
-  function renderFacts(job) {
-    const now = Date.now();
-    const { input, output } = display.tokens(job.usage);
-    setStatus(card.status, job.status);
-    setText(card.place, display.place(job, now));
-    setText(card["tokens-in"], input);
-    setText(card["tokens-out"], output);
-    setText(card.cost, display.money(job.cost_usd));
-    setText(card.attempts, display.attempts(job));
-    setText(card.model, job.model);
-    setText(card.priority, job.priority);
-    setText(card.client, job.client);
-    const { waited, ran } = display.times(job, now);
-    setText(card.waited, waited);
-    setText(card.ran, ran);
-    renderProblem(display.problem(job));
-  }
-
-  function renderProblem(problem) {
-    setHidden(card.problem, !problem);
-    setText(card["problem-code"], problem?.code ?? "");
-    setText(card["problem-message"], problem?.message ?? "");
+    renderFacts(card, current);
+    onChange(current, output.value());
   }
 
   function showError(shown, error) {
     if (current !== shown || isSessionEnd(error)) return;
     const message = error.status === 404 ? "There is no such job, or it is not yours." : display.callError(error);
-    renderProblem({ code: error.code ?? error.name, message });
+    renderProblem(card, { code: error.code ?? error.name, message });
+    shown.isRefused = !shown.job;
     if (!shown.job) setHidden(card.status, true);
   }
 
-  async function cancel() {
-    const shown = current;
-    if (shown.job.status === "running" && !(await isConfirmed(byId("cancel-dialog")))) return;
-    shown.cancelAsked = true;
-    render();
-    try {
-      const job = await llmjobs.cancel(shown.id);
-      if (!shown.isOver) shown.job = job;
-      if (current === shown) render();
-    } catch (error) {
-      shown.cancelAsked = false;
-      if (current === shown) render();
-      showError(shown, error);
-    }
+  /** What an action learned of the job: `changes` are merged into what is shown. */
+  function update(shown, changes) {
+    if (shown.isOver && changes.job) changes = { ...changes, job: shown.job };
+    Object.assign(shown, changes);
+    if (current === shown) render();
   }
 
-  async function copy() {
-    try {
-      await navigator.clipboard.writeText(card.output.textContent);
-      setText(card.copy, "Copied");
-    } catch {
-      getSelection().selectAllChildren(card.output); // by plain HTTP there is no clipboard, but the keyboard has one
-      setText(card.copy, "Selected");
-    }
-    setTimeout(() => setText(card.copy, "Copy"), COPIED_MS);
+  /** Its request and its text are gone for good. */
+  function forget(id) {
+    if (current?.id !== id) return;
+    show({ id, job: null, asked: null, seq: 0 });
+    byId("job-title").focus(); // the button that asked for it is gone
   }
 
-  card.cancel.addEventListener("click", cancel);
-  card.copy.addEventListener("click", copy);
   setInterval(() => {
-    if (current?.job && !current.isOver && !document.hidden) renderFacts(current.job);
+    if (current?.job && !current.isOver && !document.hidden) renderFacts(card, current);
   }, CLOCK_MS);
 
-  return { open, reopen };
+  return { open, reopen, update, forget, showError, shown: () => current, text: () => output.value() };
 }
 
 function isAlive(job) {
   return job !== null && !TERMINAL.has(job.status);
-}
-
-/** True if the dialog's "cancel" button closed it; Escape and all else is no. */
-function isConfirmed(dialog) {
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "cancel"), { once: true });
-  });
 }

@@ -78,9 +78,32 @@ class SimulatorProcess:
         """Change settings while it runs, and return all of them. Raises ValueError that names a wrong one."""
         return self._ask("POST", "/_control", changes)
 
+    def answers(self, *texts: str, when: str = "") -> None:
+        """What it says from now on: to the first job the first text, and so on, and the last one for good.
+
+        `when`: to prompts that have these words, whatever else it was told to say.
+        """
+        if not texts:
+            raise ValueError("expected a text at least, got none")
+        self._rehearse({"when": when, "texts": list(texts)})
+
+    def calls_tools(self, *calls: tuple[str, Mapping[str, Any]], when: str = "") -> None:
+        """It answers by calling these functions, each a name and its arguments. `when` as in `answers`."""
+        if not calls:
+            raise ValueError("expected a call at least, got none")
+        named = [{"name": name, "arguments": dict(arguments)} for name, arguments in calls]
+        self._rehearse({"when": when, "tool_calls": named})
+
+    def fails(self, fault: str, *, times: int | None = None) -> None:
+        """With a fault of faults.py, such as "server_error": each job's first `times` calls; None: all of them."""
+        self.control(fault=fault if times is None else f"{fault}:{times}")
+
     def reset(self) -> None:
-        """As it was started: no faults but those of its options, full limits, an empty ledger."""
+        """As it was started: no faults but those of its options, words of its own, full limits, an empty ledger."""
         self.control(reset=True, reset_ledger=True)
+
+    def _rehearse(self, line: dict[str, Any]) -> None:
+        self.control(answers=[*self.control()["answers"], line])
 
     def ledger(self, *, after: int = 0) -> list[dict[str, Any]]:
         """Every call that it saw, in the order of arrival; `after` skips those with a number `n` up to it."""

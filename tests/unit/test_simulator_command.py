@@ -1,0 +1,15 @@
+"""manage.py simulateprovider, where it can't begin."""
+
+import socket
+
+import pytest
+from django.core.management import CommandError, call_command
+
+
+def test_a_port_that_is_taken_is_told_in_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandError, match=rf"^--port: expected one that is free, .* got {port}, which is in use"):
+            call_command("simulateprovider", port=port)
