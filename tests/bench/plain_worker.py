@@ -97,8 +97,8 @@ async def ready_pools(conn: AsyncConnection[Any]) -> list[int]:
 
 @contextmanager
 def without_inbox() -> Iterator[None]:
-    """What the verbs of queue.py tell the claims is not written."""
-    from llmjobs import queue
+    """What submits and settles tell the claims is not written."""
+    from llmjobs import queue, submitting
 
     load = queue.load
 
@@ -111,7 +111,7 @@ def without_inbox() -> Iterator[None]:
             raise RuntimeError(f"expected {name}.sql to have one `inbox as (…)`, got {cuts}")
         return shorter
 
-    with patch.object(queue, "load", less):
+    with patch.object(queue, "load", less), patch.object(submitting, "load", less):
         yield
 
 
