@@ -85,17 +85,24 @@ class Intake:
     # By what refused it, the last one: it asked for least.
     _refused: dict[str, tuple[InvalidRequest, dict[str, Any]]] = field(default_factory=dict)
     _busy: int = 0
+    _found: list["_Place | InvalidRequest"] = field(default_factory=list)
 
     def take(self, asked: Sequence[Asked]) -> list[Outcome]:
         """In autocommit mode. Raises nothing that is said of one of them; what Postgres raises when it is away."""
-        self._busy = 0
+        self._busy, self._found = 0, []
         pools: dict[str, Model | InvalidRequest] = {}
-        found = [self._placed(what, key, pools) for what, key in asked]
+        found = self._found = [self._placed(what, key, pools) for what, key in asked]
         places = [place for place in found if isinstance(place, _Place)]
         for joins, alike in groupby(places, key=lambda place: place.asked.joins):
-            take = self._one_by_one if joins else self._take_run
+            take = self._take_joining if joins else self._take_run
             take(list(alike))
+        self._found = []
         return [place if isinstance(place, InvalidRequest) else _outcome(place) for place in found]
+
+    def taken(self) -> list[Taken | None]:
+        """Of a `take` that raised: what had committed before, each in its place; empty: nothing had."""
+        outcomes = [place.outcome if isinstance(place, _Place) else None for place in self._found]
+        return [outcome if isinstance(outcome, Taken) else None for outcome in outcomes]
 
     def _placed(
         self, asked: Submission | InvalidRequest, key: str | None, pools: dict[str, Model | InvalidRequest]
@@ -127,6 +134,11 @@ class Intake:
             if isinstance(made, Taken):
                 _replay(place, made, firsts[place.key].asked.fingerprint)  # type: ignore[index]
         self._one_by_one([place for place in again if place.outcome is None])
+
+    def _take_joining(self, run: Sequence[_Place]) -> None:
+        """Each may join the one before."""
+        self._find_made(run)
+        self._one_by_one([place for place in run if place.outcome is None])
 
     def _take(self, places: Sequence[_Place]) -> None:
         self._find_made(places)
@@ -175,6 +187,7 @@ class Intake:
         """As POST /api/jobs takes one."""
         for place in places:
             if self._is_refused_like_before(place):
+                self._join(place)
                 continue
             try:
                 job, is_replay = submitting.submit_submission(
@@ -186,6 +199,20 @@ class Intake:
                 place.outcome = error
             else:
                 place.outcome = Taken(job.id, job.public_id, job.state, is_replay)
+
+    def _join(self, place: _Place) -> None:
+        """One that may not become a job may still join an equal one."""
+        if not place.asked.joins:
+            return
+        asked = joining.Asked(self.client, place.asked, place.key)
+        try:
+            with joining.told_in_progress(), transaction.atomic(), joining.short_waits():
+                job = asked.made_with_key() or asked.made_before()
+        except InvalidRequest as error:
+            place.outcome = error
+        else:
+            if job is not None:
+                place.outcome = Taken(job.id, job.public_id, job.state, is_replay=True)
 
     def _find_made(self, places: Sequence[_Place]) -> None:
         """Who came before, by its key. Keys past their time are free again."""

@@ -7,6 +7,7 @@ reason, not a field of the form: a form that was left open would undo what someb
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth import get_user_model
 from django.forms import ModelForm, Script
 from django.http import HttpRequest
 from django.urls import reverse
@@ -64,7 +65,7 @@ class ClientPage(Previewed, Page):
     list_select_related = ("tier",)
     search_fields = ("name",)
     search_help_text = "A part of the name."
-    autocomplete_fields = ("users",)
+    raw_id_fields = ("users",)  # where users can't be searched: see get_autocomplete_fields
     readonly_fields = ("state", "spent", "secrets", "created_at")
     fieldsets = (
         (None, {"fields": ("name", "tier", "weight", "state", "created_at")}),
@@ -87,6 +88,11 @@ class ClientPage(Previewed, Page):
         js = [Script("llmjobs/admin_labels.js", type="module")]
 
     change_form_template = "admin/llmjobs/client/change_form.html"
+
+    def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        """Not above: a host's own users may have no page in the admin, which Django's check would refuse there."""
+        page = self.admin_site._registry.get(get_user_model())
+        return ("users",) if page is not None and page.search_fields else ()
 
     def details(self, request: HttpRequest, obj: Client) -> dict[str, Any]:
         return usage.of_client(obj)

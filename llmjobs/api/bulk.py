@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, zip_longest
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, cast
 
@@ -77,6 +77,8 @@ class BulkView(ApiView):
             traceparent=tracing.parsed(request.headers.get("traceparent")),
         )
         check_media(request._request, TYPES)
+        if "Idempotency-Key" in request.headers:  # who sends it believes that nothing is made twice
+            raise InvalidRequest("expected an idempotency_key in each line, got one of all", param="Idempotency-Key")
         answers = Answers(_whole(request._request), intake, request._request)
         accepted = request._request.get_preferred_type(list(TYPES)) or TYPES[0]
         return StreamingHttpResponse(answers, content_type=accepted, headers={"X-Accel-Buffering": "no"})
@@ -135,7 +137,14 @@ class Answers:
                 return [_shown(line.number, outcome, self._request) for line, outcome in pairs]
             except Exception as error:  # the status is out: what a view would answer becomes these lines' answer
                 self._failure = _error_of(answer(error, self._request))
-        return [{"line": line.number, **self._failure} for line in batch]
+                return [
+                    self._refused(line) if made is None else _shown(line.number, made, self._request)
+                    for line, made in zip_longest(batch, self._intake.taken())
+                ]
+        return [self._refused(line) for line in batch]
+
+    def _refused(self, line: JobLine) -> dict[str, Any]:
+        return {"line": line.number, **(self._failure or {})}
 
     def _count(self, shown: list[dict[str, Any]]) -> None:
         for line in shown:

@@ -52,8 +52,9 @@ def welcome(
     """`model`: for a line to try; None where nobody has the time to."""
     client, key = next(iter(secrets.api_keys.items()))
     screen.heading("llmjobs")
-    screen.pair("console", f"{url}/")
+    screen.pair("page", f"{url}/", f"{client} / {secrets.password}")
     screen.pair("admin", f"{url}/admin/", f"{ADMIN} / {secrets.password}")
+    screen.pair("docs", f"{url}/docs/")
     screen.pair("API", f"{url}/api/docs", f"key of {client}: {key}")
     screen.pair("simulator", simulator_url, "the provider here: nothing is paid for")
     screen.pair("Postgres", postgres)

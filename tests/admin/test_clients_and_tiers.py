@@ -3,13 +3,15 @@
 from typing import Any
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth import get_user_model
 from django.test import Client as Browser
 from django.utils import timezone
 
 from llmjobs.models import Attempt, Client, Flow, Inbox, Tier
 from tests.admin.pages import ask, confirm, list_url, page_url, save, staff, text_of
-from tests.factories import make_client, make_job, make_key, make_model, make_tier
+from tests.factories import make_client, make_job, make_key, make_model, make_tier, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -154,3 +156,16 @@ def test_without_a_budget_it_is_told_what_was_spent(browser: Browser) -> None:
     client = make_client("acme")
     assert "$0.00 in " in text_of(browser.get(page_url(client)))
     assert "$0.00 in " not in text_of(browser.get(f"{URL}add/"))
+
+
+def test_users_without_a_page_in_the_admin_are_named_by_their_numbers(browser: Browser) -> None:
+    """A host may have users of its own, and show them nowhere: Django's check would refuse all of its commands."""
+    client, ann = make_client("acme"), make_user(username="ann")
+    page = site._registry.pop(get_user_model())
+    try:
+        assert site._registry[Client].check() == []
+        assert 'name="users"' in browser.get(page_url(client)).text
+        assert save(browser, page_url(client), form_of(client, users=str(ann.pk))).status_code == 302
+    finally:
+        site._registry[get_user_model()] = page
+    assert list(client.users.all()) == [ann]

@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from llmjobs import submitting
 from llmjobs.api.schema import Generator
 from llmjobs.models import Job, JobRequest, Model
 from tests.api.conftest import MESSAGES, Api, assert_error
@@ -186,6 +188,17 @@ def test_after_a_full_queue_no_smaller_line_passes(api, acme):
     assert codes(answers(api, small, large, small)) == ["queued", "queue_full", "queue_full"]
 
 
+def test_after_a_full_queue_a_line_that_came_before_still_finds_its_job(api, acme):
+    before = [line(dedupe="join"), line(dedupe="join", user="ann", idempotency_key="a")]
+    [made, joined] = answers(api, *before)
+    acme.max_queued = 1
+    acme.save()
+    found = answers(api, line(), *before)
+
+    assert codes(found) == ["queue_full", "queued", "queued"]
+    assert [one["id"] for one in found[1:]] == [made["id"], joined["id"]]
+
+
 def test_a_budget_refuses_who_does_not_fit_and_takes_who_does(api, acme, model):
     Model.objects.filter(pk=model.pk).update(input_usd_per_mtok=1_000, output_usd_per_mtok=0)
     make_model("free", provider=model.provider)
@@ -224,9 +237,23 @@ def test_what_refuses_the_whole_takes_nothing(api, settings):
     assert_error(post(api, line(), "text/plain"), 415, "unsupported_media_type")
     assert_error(post(api, line(), **{"Content-Encoding": "gzip"}), 415, "unsupported_media_type")
     assert_error(post(api, line(), Accept="text/html"), 406, "not_acceptable")
+    assert_error(post(api, line(), **{"Idempotency-Key": "a"}), 400, "invalid_value", "Idempotency-Key")
     assert_error(api.http.get("/api/jobs/bulk", headers=api.headers), 405, "method_not_allowed")
     assert not Job.objects.exists()
     assert len(answers(api, *[line()] * 3, end=b"\n")) == 3
+
+
+def test_when_the_database_fails_in_the_middle_of_a_batch_what_was_committed_is_told(api, monkeypatch):
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        if Job.objects.count() == 2:
+            raise OperationalError("the server closed the connection")
+        return submit_submission(*args, **kwargs)
+
+    submit_submission = submitting.submit_submission
+    monkeypatch.setattr(submitting, "submit_submission", failing)
+    lines = [line(dedupe="join", messages=[{"role": "user", "content": str(n)}]) for n in range(4)]
+
+    assert codes(answers(api, *lines)) == ["queued"] * 2 + ["database_unavailable"] * 2
 
 
 def test_no_line_has_no_answer(api):

@@ -176,6 +176,32 @@ def test_a_full_queue_is_waited_for_and_the_waiting_can_be_stopped(site: Site) -
     site.forgive()
 
 
+def test_a_retry_says_that_it_waits_and_one_without_an_answer_is_not_made_twice(site: Site) -> None:
+    page = site.tab()
+    first = submit(page, site, QUICK)
+    expect(status(page)).to_have_text("completed")
+    site.pause()
+    apart(Client.objects.filter(pk=site.client.pk).update, max_queued=1)
+    submit(page, site, f"Another {QUICK}")
+    page.goto(f"{site.url}/#job={first}")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("button", name="Waits its turn")).to_be_disabled()
+
+    keys: list[str | None] = []
+    apart(Client.objects.filter(pk=site.client.pk).update, max_queued=None)
+    page.clock.install()
+    page.reload()
+    page.route("**/api/jobs", lambda route: (keys.append(route.request.headers.get("idempotency-key")), route.abort()))
+    page.get_by_role("button", name="Retry").click()
+    for _ in range(30):  # until nobody waits any longer
+        page.clock.run_for(1000)
+    expect(page.locator("#job-problem")).to_contain_text(re.compile("can.t be reached"))
+    page.get_by_role("button", name="Retry").click()
+    page.clock.run_for(1000)
+    assert len(keys) > 2 and len(set(keys)) == 1
+    site.forgive()
+
+
 def test_a_budget_that_is_used_up_is_said_plainly(site: Site) -> None:
     apart(Client.objects.filter(pk=site.client.pk).update, monthly_budget_usd="0.000001")
     page = site.tab()

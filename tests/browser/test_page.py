@@ -283,9 +283,7 @@ def test_a_session_that_ended_is_told_and_the_way_back_keeps_the_job(site: Site)
     page = site.tab()
     submit(page, site, QUICK)
     expect(status(page)).to_have_text("completed")
-    other = site.tab(beside=page)
-    other.get_by_role("button", name="Log out").click()
-    other.wait_for_url("**/login/**")
+    page.context.clear_cookies(name="sessionid")
     page.get_by_role("button", name="Submit").click()
     expect(page.locator("#session-notice")).to_be_visible()
     page.reload()
@@ -295,6 +293,19 @@ def test_a_session_that_ended_is_told_and_the_way_back_keeps_the_job(site: Site)
     page.get_by_role("button", name="Log in").click()
     expect(page).to_have_url(re.compile(r"/#job="))
     expect(status(page)).to_have_text("completed")
+    site.forgive()
+
+
+def test_who_logs_out_in_one_tab_is_logged_out_in_all(site: Site) -> None:
+    page = site.tab()
+    submit(page, site, QUICK)
+    expect(status(page)).to_have_text("completed")
+    account = site.tab("/account/", beside=page)
+    other = site.tab(beside=page)
+    other.get_by_role("button", name="Log out").click()
+    expect(page).to_have_url(re.compile(r"/login/\?next=/#job="))
+    expect(account).to_have_url(re.compile(r"/login/\?next=/account/"))
+    assert page.evaluate("Object.keys(sessionStorage)") == []
     site.forgive()
 
 
@@ -308,3 +319,7 @@ def test_the_page_can_be_used_by_the_keyboard_alone(site: Site) -> None:
     page.get_by_role("button", name="Copy", exact=True).press("Enter")
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "Hello there."
+    page.get_by_label("Prompt", exact=True).fill(QUICK)
+    page.get_by_role("button", name="Submit").press("Enter")
+    expect(page).not_to_have_url(re.compile(str(job.public_id)))
+    expect(page.get_by_role("button", name="Submit")).to_be_focused()

@@ -1,9 +1,9 @@
 """The clients of a run: they submit over HTTP and from Python, cancel some, and follow some to their end.
 
-Owns what was acknowledged: `accepted` has a job's id only once a 202, a 200 or the return of `submit_submissions` said
-so. Over HTTP each post has an Idempotency-Key and is sent again until it is answered; from Python a batch whose commit was
-not acknowledged is left alone, as a caller would leave it that can't know. Runs in an event loop of its own thread, so
-that the main thread makes the faults.
+Owns what was acknowledged: `accepted` has a job's id only once a 202, a 200 or the return of `submit_submissions`
+said so. Over HTTP each post has an Idempotency-Key and is sent again until it is answered; from Python a batch whose
+commit was not acknowledged is left alone, as a caller would leave it that can't know. Runs in an event loop of its
+own thread, so that the main thread makes the faults.
 """
 
 import asyncio

@@ -149,7 +149,7 @@ test("months have their days, and years end", () => {
 test("what waits in the page says for what, and that it is sent by itself", () => {
   assert.equal(display.waitingLine({ before: 0, until: null, reason: null }), "");
   const line = display.waitingLine({ before: 2, until: new Date(2026, 10, 21, 12, 3, 4), reason: "queue_full" });
-  assert.match(line, /^Waits its turn: the queue is full, 2 before it\. It is sent by itself\. Tried again at 12:03:04.PM\.$/);
+  assert.match(line, /^Waits its turn: the queue is full, 2 before it\. It is sent by itself\. The next try is at 12:03:04.PM\.$/);
 });
 
 test("errors of a call are said plainly", () => {

@@ -149,6 +149,9 @@ def test_a_mixed_load_ends_with_a_table_and_status_0(start: Start) -> None:
     status, out, err = start("--once").finish()
     assert status == 0, err
     assert "every job completed" in out
+    assert re.search(
+        r"page +http://\S+/ +acme / \S+\n +admin +http://\S+/admin/ +admin / \S+\n +docs +http://\S+/docs/\n", out
+    ), out
     rows = dict(re.findall(r"^  (enterprise|pro|free|all) +\d+ +(\d+) ", out, re.MULTILINE))
     assert rows == {"enterprise": "24", "pro": "24", "free": "24", "all": "72"}
     assert "what was streamed is what is stored for 72 of 72 jobs" in out

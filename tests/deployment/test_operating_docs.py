@@ -7,7 +7,7 @@ import pytest
 import yaml
 from django.test import Client as HttpClient
 
-from llmjobs import checks, host_threads, preflight, worker
+from llmjobs import checks, host_calls, host_threads, preflight, worker
 from llmjobs.docs import contents, library
 from llmjobs.docs.rendering import rendered
 from llmjobs.handbook import HANDBOOK
@@ -72,10 +72,25 @@ def test_a_file_that_a_page_names_is_there(slug):
         assert list(ROOT.glob(name)), f"{slug} names {name}"
 
 
+def test_every_variable_of_the_site_is_on_the_page_and_in_the_example():
+    read = set(
+        re.findall(
+            r"""(?:env\.\w+\(|environ, |environ\.get\()"([A-Z_]+)\"""", (ROOT / "project/settings.py").read_text()
+        )
+    )
+    assert len(read) > 10
+    for text in (page("deployment"), (ROOT / ".env.example").read_text()):
+        assert sorted(name for name in read - {"EMBEDDED_POSTGRES_URL"} if not re.search(rf"\b{name}\b", text)) == []
+
+
 def test_the_numbers_of_connections_are_those_of_the_code():
-    """Of a worker: its pool, the claims' one, LISTEN, the heartbeat; with handlers four more."""
+    """Of a worker: its pool, the claims' one, LISTEN, the heartbeat. Threads of handlers are of two kinds: for ends of
+    jobs, and for calls that come later. An operation has one.
+    """
     plain = worker.POOL_CONNECTIONS + 3
-    assert plain + host_threads.AT_ONCE == preflight.WORKER_CONNECTIONS
+    kinds = Path(host_calls.__file__).read_text().count("HostThreads(connect)")
+    assert plain + kinds * host_threads.AT_ONCE + 1 == preflight.WORKER_CONNECTIONS
+    assert f"up to {kinds * host_threads.AT_ONCE} more where handlers run" in page("existing-project")
     web = WEB_POOL["max_size"] + 3
     assert hub.Hub.__doc__ and web == preflight.WEB_CONNECTIONS
     for slug in ("deployment", "pgbouncer"):

@@ -7,6 +7,7 @@ import argparse
 import re
 import shlex
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from django.core.management import get_commands
@@ -15,8 +16,8 @@ from llmjobs.docs import generated
 from tests.live_process import ROOT
 
 MANAGE = re.compile(r"(?:manage\.py|django-admin)\s+(?P<name>[a-z_]+)(?P<rest>(?:\\\n|[^\n|;&<>#)`])*)")
-MAKE = re.compile(r"(?:^|[;&|]\s*)make\s+(?P<target>[a-z][a-z-]*)", re.MULTILINE)
-VALUE = re.compile(r"[A-Z][A-Z_]*|…|\$.*|<.*>")
+MAKE = re.compile(r"(?:^|[;&|]\s*)make\s+(?P<target>[a-z][a-z0-9-]*)", re.MULTILINE)
+MODULE = re.compile(r"\bpython3? -m (?P<name>[a-z_][\w.]*)")
 
 
 def check_commands(text: str) -> None:
@@ -25,6 +26,8 @@ def check_commands(text: str) -> None:
         check_manage(match["name"], match["rest"])
     for match in MAKE.finditer(text):
         assert match["target"] in make_targets(), f"the Makefile has no target {match['target']!r}"
+    for match in MODULE.finditer(text):
+        assert find_spec(match["name"]), f"there is no module {match['name']!r}"
 
 
 def check_manage(name: str, rest: str) -> None:

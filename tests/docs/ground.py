@@ -19,6 +19,7 @@ from django.test import override_settings
 from llmjobs.models import Tier
 from llmjobs.testing import SimulatorProcess
 from tests.browser.conftest import _seed, apart
+from tests.console.javascript import find_node
 from tests.factories import make_client, make_key, make_model, make_provider, make_user
 from tests.helpers import process_environment
 from tests.live_process import ROOT, web_server
@@ -95,10 +96,11 @@ def ground(folder: Path) -> Iterator[Ground]:
 def scratch(folder: Path) -> Path:
     """A page's own folder, with what a reader has in his checkout."""
     (folder / "bin").mkdir(parents=True)
-    for name in ("python", "python3"):
-        wrapper = folder / "bin" / name
-        wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        wrapper.chmod(0o755)
+    for name, program in (("python", sys.executable), ("python3", sys.executable), ("node", find_node())):
+        if program:
+            wrapper = folder / "bin" / name
+            wrapper.write_text(f'#!/bin/sh\nexec "{program}" "$@"\n')
+            wrapper.chmod(0o755)
     (folder / "manage.py").symlink_to(ROOT / "manage.py")
     (folder / ".venv").symlink_to(sys.prefix)
     shutil.copy(ROOT / "llmjobs/static/llmjobs/client.js", folder / "client.js")

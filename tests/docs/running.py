@@ -39,6 +39,7 @@ RUN_WITHIN_S = 60
 STATE = ".state.sh"
 CLIENT = re.compile(r"""(["'])(?:https?://[^"']*)?/static/llmjobs/client\.js\1""")
 ANYTHING = re.compile(r"(:\s*)…")
+REFUSED = re.compile(r'"error":\s*\{\s*"')
 REST = re.compile(r",?\s*…\s*(?=[}\]])")
 
 
@@ -58,12 +59,16 @@ class PageRun:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
 
-    def run(self, block: Block) -> None:
+    def run(self, block: Block, below: Block | None = None) -> None:
+        """curl ends well whatever it was answered: an error of the API must be what the block `below` shows."""
         try_block = getattr(self, f"_{block.kind}", None) if block.kind.isalpha() else None
         assert try_block is not None, f"expected a kind of block that can be tried, got {block.kind!r}"
         if "file" in block.marks:
             self._write(block)
         try_block(block)
+        if block.kind == "sh" and REFUSED.search(self.said or ""):
+            is_told = below is not None and below.kind in ("json", "text") and '"error"' in below.code
+            assert is_told, f"it was answered with an error that the page does not tell of:\n{self.said}"
 
     # Programs
 
@@ -86,6 +91,7 @@ class PageRun:
         tree = compile(block.code, "<docs>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         if "lint" in block.marks or "file" in block.marks:
             _check_imports(tree)
+            self.said = None
             return
         code = compile(self.ground.here(block.code), "<docs>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         said = io.StringIO()
@@ -260,11 +266,11 @@ def _is_like(got: Any, expected: Any) -> bool:
     return bool(got == expected)
 
 
-def runs(blocks: list[Block], run: Callable[[Block], None]) -> Iterator[str]:
+def runs(blocks: list[Block], run: Callable[[Block, Block | None], None]) -> Iterator[str]:
     """What went wrong, a text a block that failed; one that could not run makes those behind it meaningless."""
-    for block in blocks:
+    for block, below in zip(blocks, [*blocks[1:], None], strict=True):
         try:
-            run(block)
+            run(block, below)
         except Exception as error:  # whatever it is, the reader of the test is told where
             yield f"line {block.line} (```{block.kind}): {type(error).__name__}: {error}"
             return

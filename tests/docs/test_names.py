@@ -14,7 +14,7 @@ from llmjobs.docs.fences import blocks, without
 from llmjobs.docs.library import address_of
 from llmjobs.docs.rendering import Rendered, rendered
 from llmjobs.live import routing
-from tests.docs.commands import check_commands, is_known_option
+from tests.docs.commands import check_commands, is_known_option, make_targets
 from tests.docs.test_pages import TEXTS
 from tests.live_process import ROOT
 
@@ -73,10 +73,15 @@ def test_every_link_leads_somewhere(name: str) -> None:
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_command_and_option_is_one(name: str) -> None:
     for code in inline_code(name):
-        if "manage.py" in code:
+        if re.search(r"manage\.py|^make |python -m ", code):
             check_commands(code)
         elif match := re.match(r"--[a-z][a-z-]*", code):
             assert is_known_option(match[0]) or f'"{match[0]}"' in BENCH, f"no command of ours has {match[0]}"
+
+
+def test_every_target_of_make_is_told_of() -> None:
+    told = set(re.findall(r"`make ([a-z0-9-]+)`", text_of("commands")))
+    assert make_targets() - told == set()
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -98,6 +103,21 @@ def test_no_page_has_html_of_its_own_or_names_a_machine(name: str) -> None:
     assert not re.search(r"\sstyle=|<script|\son[a-z]+=", html)
     assert str(ROOT) not in text and "/root/" not in text
     assert "\x02" not in html and "\x03" not in html, "a placeholder was left"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_block_stands_where_it_is_not_tried(name: str) -> None:
+    """What Markdown would take for code besides fences of three backticks: such a block would escape its test."""
+    assert untried(without(text_of(name)), page_of(name).html) == []
+
+
+def test_a_block_that_would_escape_is_found() -> None:
+    for text in ("~~~sh\nfalse\n~~~\n", "a\n\n    false\n\nb\n", "> ```sh\n> false\n> ```\n", "````sh\nfalse\n````\n"):
+        assert untried(without(text), rendered(text, address_of=address_of).html), text
+
+
+def untried(text: str, html: str) -> list[str]:
+    return re.findall(r"^[ >]*(?:`{3,}|~{3,}).*", text, re.MULTILINE) + re.findall(r"<pre><code>.*", html)
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name != "ARCHITECTURE"])

@@ -44,6 +44,8 @@ def test_every_block_works(name: str, request: pytest.FixtureRequest) -> None:
         ("sh", "python manage.py runworker --nothing", "has no --nothing"),
         ('sh lint="no engine"', "python manage.py runworkers", "no command"),
         ('sh lint="no engine"', "make nothing", "no target"),
+        ('sh lint="no engine"', "python -m tests.benches", "no module"),
+        ("sh", "curl -s http://localhost:8000/api/jobs/nothing", "an error that the page does not tell of"),
         ("python", "assert 1 == 2", "AssertionError"),
         ('python lint="x"', "from llmjobs.queue import nothing", "has no nothing"),
         ("js", "throw new Error('x')", "exit status"),

@@ -11,11 +11,12 @@ from django.http import QueryDict
 
 from llmjobs import fallback as moving
 from llmjobs import queue
+from llmjobs.access import Caller
 from llmjobs.admin.job_filters import AskedModelFilter
 from llmjobs.api.listing import page, parse
 from llmjobs.events import WORK_CHANNEL
 from llmjobs.leases import Claimed
-from llmjobs.models import Attempt, BucketTurn, Job, LaneTurn, Model, Provider, Turnstile
+from llmjobs.models import ApiKey, Attempt, BucketTurn, Job, LaneTurn, Model, Provider, Turnstile
 from llmjobs.models.buckets import BlockedBy, BucketKind
 from llmjobs.models.jobs import JOB_RELATED
 from llmjobs.representation import job_json
@@ -517,9 +518,9 @@ def test_a_job_is_shown_and_found_by_the_model_that_was_asked_for(hand, client, 
     [own] = submit(client, fallback)
     jobs = {job.pk: job for job in Job.objects.select_related(*JOB_RELATED)}
     assert [job_json(jobs[job.pk])["model"] for job in (moved, own)] == ["model", "fallback"]
+    caller = Caller.from_key(ApiKey.objects.issue(client)[0])
     for name, job in (("model", moved), ("fallback", own)):
-        listed, _ = page(Job.objects.all(), parse(QueryDict(f"model={name}")))
-        assert listed == [job]
+        assert page(caller, parse(QueryDict(f"model={name}"))).jobs == [job]
         assert list(AskedModelFilter.matching(None, Job.objects.all(), name)) == [job]
 
 

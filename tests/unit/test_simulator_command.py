@@ -13,3 +13,9 @@ def test_a_port_that_is_taken_is_told_in_one_line():
         port = taken.getsockname()[1]
         with pytest.raises(CommandError, match=rf"^--port: expected one that is free, .* got {port}, which is in use"):
             call_command("simulateprovider", port=port)
+
+
+@pytest.mark.parametrize("port", [-1, 65_536])
+def test_a_port_that_is_none_is_told_in_one_line(port):
+    with pytest.raises(CommandError, match=rf"^--port: expected a whole number from 0 to 65535, got {port}$"):
+        call_command("simulateprovider", port=port)

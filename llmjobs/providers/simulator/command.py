@@ -24,6 +24,7 @@ from llmjobs.providers.simulator.limits import WINDOWS
 from llmjobs.providers.simulator.server import Simulator
 
 PORT_DEFAULT = 9000
+PORT_MAX = 65_535
 PARENT_POLL_S = 0.5
 _PR_SET_PDEATHSIG = 1
 _SETTINGS = (
@@ -83,6 +84,8 @@ def run(options: Mapping[str, Any]) -> None:
         behaviour = changed(Behaviour(), {name: options[name] for name in _SETTINGS if options[name] is not None})
     except BadControl as bad:
         raise ValueError(f"--{str(bad).replace('_', '-', bad.field.count('_'))}") from None
+    if not 0 <= options["port"] <= PORT_MAX:
+        raise ValueError(f"--port: expected a whole number from 0 to {PORT_MAX}, got {options['port']}")
     simulator = Simulator(behaviour, host=options["host"], port=options["port"], ledger_path=options["ledger"])
     _raise_file_limit()
     try:

@@ -6,7 +6,7 @@
  */
 
 import { LLMJobs } from "./client.js";
-import { createConnection, isSessionEnd } from "./connection.js";
+import { createConnection, isSessionEnd, logOutTogether } from "./connection.js";
 import { byId, copyWith, setHidden, setText } from "./dom.js";
 import { callError } from "./display.js";
 import { startKeys } from "./keys_view.js";
@@ -60,7 +60,7 @@ clientSelect?.addEventListener("change", () => {
   memory.choose({ client: clientSelect.value });
   clientSelect.form.requestSubmit();
 });
-byId("logout").addEventListener("submit", () => memory.end());
+logOutTogether({ llmjobs, form: byId("logout"), memory });
 startUsage({ llmjobs, guarded });
 startKeys({ llmjobs, guarded });
 startSnippet();

@@ -8,7 +8,7 @@
 import { createCallers } from "./callers.js";
 import { LLMJobs } from "./client.js";
 import { createComposer } from "./composer.js";
-import { createConnection, isSessionEnd } from "./connection.js";
+import { createConnection, isSessionEnd, logOutTogether } from "./connection.js";
 import { byId } from "./dom.js";
 import { createJobActions } from "./job_actions.js";
 import { createJobList } from "./job_list.js";
@@ -75,7 +75,7 @@ startShortcuts({
   c: () => press("job-copy"),
   r: () => press("job-reply"),
 }, memory);
-byId("logout").addEventListener("submit", () => memory.end());
+logOutTogether({ llmjobs, form: byId("logout"), memory });
 addEventListener("hashchange", () => { openFromAddress(); showCard(); });
 openFromAddress();
 list.follow();

@@ -112,6 +112,7 @@ export function createComposer({ llmjobs, clientFor, memory, isSessionEnd, onSub
     event.preventDefault();
     if (button.disabled) return;
     const stopper = new AbortController();
+    const hadFocus = document.activeElement === button; // which a disabled button loses
     waiting = { stopper, line: "" };
     fields.showError(null, "");
     render();
@@ -126,6 +127,7 @@ export function createComposer({ llmjobs, clientFor, memory, isSessionEnd, onSub
     } finally {
       waiting = null;
       render();
+      if (hadFocus && document.activeElement === document.body) (button.disabled ? byId("job-title") : button).focus({ preventScroll: true });
     }
   }
 

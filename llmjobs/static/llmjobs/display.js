@@ -159,7 +159,7 @@ export function waitingLine({ before, until, reason }) {
   if (!reason && !before) return "";
   const why = reason ? `: ${WAITING_FOR[reason] ?? reason.replaceAll("_", " ")}` : "";
   const ahead = before ? `, ${wholeNumber.format(before)} before it` : "";
-  const when = until ? ` Tried again at ${until.toLocaleTimeString("en", { timeStyle: "medium" })}.` : "";
+  const when = until ? ` The next try is at ${until.toLocaleTimeString("en", { timeStyle: "medium" })}.` : "";
   return `Waits its turn${why}${ahead}. It is sent by itself.${when}`;
 }
 

@@ -5,7 +5,8 @@
 
 import * as asked from "./asked.js";
 import { TERMINAL } from "./client.js";
-import { byId, copyWith, isConfirmed, setHidden } from "./dom.js";
+import { waitingLine } from "./display.js";
+import { byId, copyWith, isConfirmed, setHidden, setText } from "./dom.js";
 import { openShares } from "./share_dialog.js";
 import * as snippets from "./snippets.js";
 
@@ -55,11 +56,19 @@ export function createJobActions({ view, clientFor, composer, onSubmitted, onEra
     }
   }
 
+  /** Under the key of the try before where that got no answer: it may have arrived. */
   async function retry(shown) {
+    const label = button("retry").textContent;
+    const onWait = (state) => setText(button("retry"), waitingLine(state) ? "Waits its turn…" : label);
     button("retry").disabled = true;
     try {
-      onSubmitted(await clientFor(shown.job.client).submit(asked.again(shown.asked)));
+      onSubmitted(await clientFor(shown.job.client).submit(asked.again(shown.asked), { idempotencyKey: shown.retryKey, onWait }));
+      shown.retryKey = undefined;
+    } catch (error) {
+      if (error.status === 0) shown.retryKey = error.idempotencyKey ?? undefined;
+      throw error;
     } finally {
+      setText(button("retry"), label);
       button("retry").disabled = false;
     }
   }
