@@ -128,7 +128,7 @@ async def _until_ended(job_id: int, timeout_s: float | None) -> None:
                 raise JobNotFound("There is no such job.")
             if state in TERMINAL:
                 return
-            if clock() >= until:
+            if not clock() < until:  # NaN ends it too
                 raise WaitTimedOut(f"expected the job to end within {timeout_s:g} s, it is {state}", state=state)
             await line.wait(min(POLL_S, until - clock()))
     finally:

@@ -1,6 +1,7 @@
 """A host that follows a job: each event once and in order, through a lost connection, and nothing left behind."""
 
 import asyncio
+import math
 from contextlib import aclosing, closing
 
 import pytest
@@ -125,6 +126,8 @@ def test_a_wait_returns_the_job_as_it_ended(client, pool, hand):
     [job] = submit(client, pool)
     with pytest.raises(WaitTimedOut, match="it is queued") as caught:
         job.wait(timeout_s=0)
+    with pytest.raises(WaitTimedOut):
+        job.wait(timeout_s=math.nan)
     assert isinstance(caught.value, TimeoutError) and caught.value.state == "queued"
     assert (job.output, job.output_text) == (None, "")
     hand.settle(*hand.claim(pool), output_text="Hello.", output='{"choices": []}')

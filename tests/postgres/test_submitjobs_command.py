@@ -270,7 +270,11 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(jobs, monkeypatch):
 
 def test_ctrl_c_says_how_to_go_on(jobs, monkeypatch):
     monkeypatch.setattr(running.Run, "wait", lambda self: signal.raise_signal(signal.SIGINT))
-    done = run(jobs, "--wait")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the suite runs in the background
+    try:
+        done = run(jobs, "--wait")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert done.code == 130
     assert "The same command again goes on where this stopped" in done.err

@@ -70,7 +70,8 @@ def test_each_fault_ends_as_the_table_says(client, pool, simulator):
     for (fault, stream), job in jobs.items():
         outcome, state, failures, codes, status = ONCE[fault]
         job = Job.objects.select_related("result").get(pk=job.pk)
-        attempts = list(Attempt.objects.filter(job=job).order_by("number"))
+        # A call that a busy machine would send too late is handed back unsent: no answer of the provider's.
+        attempts = list(Attempt.objects.filter(job=job).exclude(outcome="released", sent_at=None).order_by("number"))
         first = attempts[0]
         came = (first.outcome, job.state, job.failures, first.error_code, first.provider_status)
         if came[:3] != (outcome, state, failures) or first.error_code not in codes or first.provider_status != status:
