@@ -146,6 +146,7 @@ USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = env.str("STATIC_ROOT", default=None)
 WHITENOISE_USE_FINDERS = True
+WHITENOISE_MIMETYPES = {".ts": "text/plain"}  # the types of client.js, and no film
 
 # The HTTP API.
 

@@ -105,6 +105,14 @@ test("a block of output ends at a line's end where there is one, never inside a 
   for (let at = 0, length = 19_999; at < 50; ) at += cutOf(emoji, at, length) || assert.fail("no progress");
 });
 
+test("a request that is copied for a program is the same, and no turn of this page's conversation", () => {
+  const given = { id: "1", endpoint: asked.CHAT, model: "m", body: { messages: [] }, priority: "low" };
+  const own = { conversation: "c", turn: "2", edit_of: "0", retry_of: "0" };
+  assert.deepEqual(asked.elsewhere({ ...given, metadata: { ...own, team: "a" } }).metadata, { team: "a" });
+  assert.equal("metadata" in asked.elsewhere({ ...given, metadata: own }), false);
+  assert.equal(asked.elsewhere({ ...given, metadata: {} }).model, "m");
+});
+
 test("snippets carry any text unharmed, and no key", async () => {
   const submitted = { model: "m", messages: [user(`It's "quoted" \\ \n $HOME \`x\` """ ünï 😀`)] };
   const command = snippets.curl("https://jobs.example.com", submitted);

@@ -48,3 +48,9 @@ def test_a_file_changed_meanwhile_is_answered_with_its_own_length(serve, file, t
 def test_a_file_that_is_gone_is_the_sites_404(serve, file):
     file.unlink()
     assert get(serve).status_code == 404
+
+
+def test_the_types_of_a_script_are_no_film(serve, file):
+    file.with_suffix(".d.ts").write_text("export const one: number;\n")
+    answer = static_files(lambda request: HttpResponse(status=404))(RequestFactory().get("/static/part.d.ts"))
+    assert (answer.status_code, answer["Content-Type"]) == (200, 'text/plain; charset="utf-8"')

@@ -225,7 +225,7 @@ def test_files_that_are_not_what_they_are_taken_for_are_refused_and_stay(jobs, t
         "is of a run for the client": (jobs, "--out", out, "--client", "other"),
         "has results of another run": (jobs, "--out", out, "--state", tmp_path / "new", "--client", "other"),
         "expected one of the clients": (jobs, "--client", "nobody"),
-        "No such file": (tmp_path / "nothing.jsonl", "--client", "other"),
+        "nothing.jsonl: No such file": (tmp_path / "nothing.jsonl", "--client", "other"),
     }.items():
         with pytest.raises(CommandError, match=message) as refused:
             run(*arguments)

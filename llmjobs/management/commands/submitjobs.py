@@ -71,9 +71,12 @@ class Command(BaseCommand):
                 run.wait()
                 bar.end()
                 self._say(run, results)
-        except (FileRefused, OSError) as error:
+        except FileRefused as error:
             bar.end()
             raise CommandError(str(error), returncode=STOPPED) from None
+        except OSError as error:
+            bar.end()
+            raise CommandError(f"{error.filename or file}: {error.strerror}", returncode=STOPPED) from None
         except DatabaseError as error:
             bar.end()
             said = str(error).strip().partition("\n")[0]

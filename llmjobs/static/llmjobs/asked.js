@@ -14,6 +14,7 @@
 
 export const CHAT = "/v1/chat/completions";
 const FORM_FIELDS = ["messages", "model", "stream", "stream_options", "temperature", "max_completion_tokens", "max_tokens", "response_format"];
+const PAGE_METADATA = ["conversation", "turn", "edit_of", "retry_of"];
 const OPTIONS = ["timeout_s", "max_attempts", "retry_for_s", "max_cost_usd", "on_interrupt", "user"];
 
 /** What was said before the answer, in order. @param {Asked} asked @returns {{role: string, text: string}[]} */
@@ -117,4 +118,11 @@ export function again(asked) {
   const { id, endpoint, model, body, priority, options = {}, metadata } = asked;
   const kept = Object.fromEntries(OPTIONS.filter((name) => options[name] != null).map((name) => [name, options[name]]));
   return { endpoint, model, body, priority, ...kept, metadata: { ...metadata, retry_of: id } };
+}
+
+/** The same for a program of somebody's own: without what is this page's, or it would add a turn to the conversation. @param {Asked} asked */
+export function elsewhere(asked) {
+  const { metadata, ...rest } = again(asked);
+  const own = Object.entries(metadata).filter(([name]) => !PAGE_METADATA.includes(name));
+  return own.length ? { ...rest, metadata: Object.fromEntries(own) } : rest;
 }

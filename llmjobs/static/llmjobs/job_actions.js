@@ -80,12 +80,6 @@ export function createJobActions({ view, clientFor, composer, onSubmitted, onEra
     onErased(shown.job);
   }
 
-  /** As a new request: what it repeats is nobody's business but this page's. */
-  function request(shown) {
-    const { metadata: { retry_of: _, ...metadata }, ...rest } = asked.again(shown.asked);
-    return Object.keys(metadata).length ? { ...rest, metadata } : rest;
-  }
-
   on("cancel", cancel);
   on("copy", () => copyWith(button("copy"), view.text(), byId("job-output")));
   on("reply", (shown) => composer.reply(shown, view.text()));
@@ -93,8 +87,8 @@ export function createJobActions({ view, clientFor, composer, onSubmitted, onEra
   on("retry", retry);
   on("share", (shown) => openShares(clientFor(shown.job.client), shown.id));
   on("erase", erase);
-  on("curl", (shown) => copyWith(button("curl"), snippets.curl(location.origin, request(shown))));
-  on("python", (shown) => copyWith(button("python"), snippets.python(location.origin, request(shown))));
+  on("curl", (shown) => copyWith(button("curl"), snippets.curl(location.origin, asked.elsewhere(shown.asked))));
+  on("python", (shown) => copyWith(button("python"), snippets.python(location.origin, asked.elsewhere(shown.asked))));
   addEventListener("click", (event) => { if (menu.open && !menu.contains(event.target)) menu.open = false; });
   menu.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !menu.open) return;
