@@ -15,6 +15,7 @@ from llmjobs.errors import InvalidRequest, RequestTooLarge
 from llmjobs.submissions import Submission
 
 BOM = b"\xef\xbb\xbf"
+BATCH_BYTES = 1024 * 1024  # of lines that are held at once, and one more
 SKIPPED_BYTES = 65_536  # of a line that is too long, at once
 
 
@@ -36,6 +37,15 @@ def read(file: IO[bytes], defaults: Mapping[str, Any] | None = None) -> Iterator
             yield JobLine(number, _too_long(), None, len(raw))
         elif text:
             yield _parsed(number, text, defaults or {})
+
+
+def batch(lines: Iterator[JobLine], *, most: int) -> list[JobLine]:
+    """The next lines, up to `most`, or until they have passed BATCH_BYTES. Empty: there are no more."""
+    taken, size = list[JobLine](), 0
+    while len(taken) < most and size <= BATCH_BYTES and (line := next(lines, None)) is not None:
+        taken.append(line)
+        size += line.size
+    return taken
 
 
 def _numbered(file: IO[bytes]) -> Iterator[tuple[int, bytes, bool]]:

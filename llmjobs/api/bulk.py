@@ -14,9 +14,9 @@ import contextvars
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, cast
 
@@ -46,7 +46,6 @@ from llmjobs.models.tenants import Scope
 
 logger = logging.getLogger(__name__)
 
-BATCH_BYTES = 1024 * 1024  # and one line
 PIECE_BYTES = 65_536
 IN_MEMORY_BYTES = 1024 * 1024  # of a body; a longer one is on disk
 TURNS = 2  # batches at once in this process
@@ -117,7 +116,7 @@ class Answers:
         return self
 
     def __next__(self) -> bytes:
-        batch = list(_batch(self._lines))
+        batch = job_lines.batch(self._lines, most=BATCH_JOBS)
         if not batch:
             self._log()
             self.close()
@@ -204,15 +203,6 @@ def _copy(request: HttpRequest, body: IO[bytes], most_bytes: int, most_lines: in
             f"expected at most {most_lines:,} lines, got {lines:,}: none of them was taken", code="too_many_lines"
         )
     body.seek(0)
-
-
-def _batch(lines: Iterator[JobLine]) -> Iterator[JobLine]:
-    size = 0
-    for line in islice(lines, BATCH_JOBS):
-        yield line
-        size += line.size
-        if size > BATCH_BYTES:
-            return
 
 
 def _shown(number: int, outcome: Outcome, request: HttpRequest) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from django.db import InterfaceError, OperationalError, connection
 
-from llmjobs import representation
+from llmjobs import job_lines, representation
 from llmjobs.errors import IdempotencyInProgress, IdempotencyKeyReused, InvalidRequest, QueueFull
 from llmjobs.intake import BATCH_JOBS, Intake, Outcome, Taken
 from llmjobs.job_files.journal import Journal
@@ -27,7 +27,6 @@ from llmjobs.states import TERMINAL
 
 T = TypeVar("T")
 
-BATCH_BYTES = 1024 * 1024  # of lines, and one more
 ASKED_JOBS = 1_000  # for their states, at once
 SHOWN_JOBS = 100  # with their outputs, at once
 ASKED_AT_ONCE = 10  # so many times before a pause: each of 1,000,000 jobs is looked at twice a minute
@@ -52,7 +51,7 @@ class Run:
         """All lines, in order. Raises FileRefused for another file than the journal's."""
         self._bar.begin("submitting", total)
         fresh = self._fresh(lines)
-        while batch := list(_batch(fresh)):
+        while batch := job_lines.batch(fresh, most=BATCH_JOBS):
             self._submit(batch)
 
     def wait(self) -> None:
@@ -167,12 +166,3 @@ class Run:
                 connection.close()
                 self._bar.note("the database is away: trying again")
                 time.sleep(AWAY_EVERY_S)
-
-
-def _batch(lines: Iterator[JobLine]) -> Iterator[JobLine]:
-    size = 0
-    for line in islice(lines, BATCH_JOBS):
-        yield line
-        size += line.size
-        if size > BATCH_BYTES:
-            return

@@ -7,7 +7,7 @@ import pytest
 
 import llmjobs
 
-CSS = (Path(llmjobs.__file__).parent / "static" / "llmjobs" / "app.css").read_text()
+CSS = (Path(llmjobs.__file__).parent / "static" / "llmjobs" / "colours.css").read_text()
 LIGHT, DARK = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)[:2]
 ENOUGH = 4.5
 
