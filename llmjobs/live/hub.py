@@ -26,11 +26,10 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 1.0  # between two looks at everything, while the ear hears nothing
 ROUND_JOBS = 100  # jobs in one query
-# After a round the loop belongs to the viewers for longer than they need to send what they were handed (40 us a frame
-# through daphne), so that under load rounds become fewer and larger instead of late, and leave this machine to others.
-PACE_S_PER_FRAME = 0.0001
+# After a round the loop belongs to the viewers for as long as they need to send what they were handed (40 us a frame
+# through daphne), so that under load rounds become fewer and larger instead of late.
+PACE_S_PER_FRAME = 0.00005
 PACE_MOST_S = 0.15
-BUSY_FRAMES = 200  # in the round before: from here on a viewer is sent what a round brings of a text as one delta
 
 
 class Hub:
@@ -41,7 +40,6 @@ class Hub:
         self.history = Reader()
         self._news = Reader()
         self._sweeper = Sweeper(self._news)
-        self._is_busy = False
         self.ear = Ear(heard=self.watches.heard, missed=self.watches.look_at_all)
         self._task = asyncio.create_task(self._run(), name="llmjobs-hub")
         self._task.add_done_callback(self._ended)
@@ -94,7 +92,6 @@ class Hub:
                 await asyncio.sleep(min(POLL_S, 0.05 * 2 ** min(failures, 10)))
             else:
                 failures = 0
-                self._is_busy = handed >= BUSY_FRAMES
                 await asyncio.sleep(min(PACE_MOST_S, PACE_S_PER_FRAME * handed))
 
     async def _until_woken(self, *, within_s: float) -> None:
@@ -126,8 +123,7 @@ class Hub:
                 found.append((live_events(log, watch.public_id), last.is_newest))
         await show_jobs([event for events, _ in found for event in events], in_hub_thread)
         return sum(
-            self.watches.hand(events, read_from=positions[events[0].job_id], is_all=is_all, merges=self._is_busy)
-            for events, is_all in found
+            self.watches.hand(events, read_from=positions[events[0].job_id], is_all=is_all) for events, is_all in found
         )
 
     async def _learn_public_ids(self, job_ids: Iterable[int]) -> None:

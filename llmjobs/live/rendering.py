@@ -9,10 +9,8 @@ Invariant: an event that `is_last` is the end of its job as far as the database 
 import json
 import logging
 import secrets
-from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -77,20 +75,6 @@ def _at(site: str, text: str) -> str:
 def live_events(rows: Iterable[LogRow], public_id: str) -> list[LiveEvent]:
     """Of one job. A `done` among them is still as the log has it: see `show_jobs`."""
     return [LiveEvent(row.job_id, public_id, row.seq, row.type, row.data, row.at_ms) for row in rows]
-
-
-def merged(events: Sequence[LiveEvent]) -> Sequence[LiveEvent]:
-    """Of one job, deltas that follow each other as one, with the number of the last: the same text, resumed alike."""
-    found: list[LiveEvent] = []
-    for (kind, _), run in groupby(events, key=lambda event: (event.type, epoch_of(event.seq))):
-        *before, last = run
-        if before and kind == EventType.DELTA:
-            parts = [json.loads(event.data) for event in (*before, last)]
-            said = dict(ChainMap(*reversed(parts)), text="".join(part.get("text", "") for part in parts))
-            found.append(replace(last, data=json.dumps(said, ensure_ascii=False), _frame="", _block=b""))
-        else:
-            found += [*before, last]
-    return found
 
 
 def epoch_of(seq: int) -> int:

@@ -6,7 +6,6 @@ the hub hands to it.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from llmjobs.live.rendering import LiveEvent
 from llmjobs.states import EventType
@@ -31,12 +30,11 @@ class Buffer:
         self._dropped = ""
         self._filled = asyncio.Event()
 
-    def put(self, events: Sequence[LiveEvent], chars: int | None = None) -> None:
-        """`chars`: of their text together, if that is known: it is the same for all viewers of a job."""
+    def put(self, events: Sequence[LiveEvent]) -> None:
         if self._dropped or not events:
             return
         self._events += events
-        self._chars += chars_of(events) if chars is None else chars
+        self._chars += sum(len(event.data) for event in events)
         if len(self._events) > self._most or (self._chars > BUFFER_CHARS_MAX and len(self._events) > 1):
             self.drop(f"too slow: {len(self._events)} events were waiting")
         else:
@@ -62,23 +60,6 @@ class Buffer:
         return events
 
 
-def chars_of(events: Iterable[LiveEvent]) -> int:
-    return sum(len(event.data) for event in events)
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """What the hub has for all viewers of a job: its events in order, as the log has them and as they are shown.
-
-    `shown` may have deltas put together, so it is for those alone who have seen nothing of `events` yet. A feed is not
-    among them: whoever resumes it knows repeats by their numbers, and must find the log's.
-    """
-
-    events: Sequence[LiveEvent]
-    shown: Sequence[LiveEvent]
-    chars: int  # of `shown`
-
-
 class JobViewer:
     """Of one job. Until it is live it reads the log for itself and the hub hands it nothing."""
 
@@ -86,15 +67,13 @@ class JobViewer:
         self.job_id, self.position, self.buffer = job_id, position, buffer
         self.is_live = False
 
-    def offer(self, handed: Handed) -> int:
-        """What it read for itself is among them. Returns how many are new."""
-        events = handed.events
+    def offer(self, events: Sequence[LiveEvent]) -> int:
+        """The hub's events of its job, in order; what it read for itself is among them. Returns how many are new."""
         if not self.is_live or events[-1].seq <= self.position:
             return 0
-        is_new = events[0].seq > self.position  # as it is, but for who has just come
-        new = handed.shown if is_new else [event for event in events if event.seq > self.position]
+        new = events if events[0].seq > self.position else [event for event in events if event.seq > self.position]
         self.position = new[-1].seq
-        self.buffer.put(new, handed.chars if is_new else None)
+        self.buffer.put(new)
         return len(new)
 
 
@@ -105,9 +84,9 @@ class FeedViewer:
         self.client_ids, self.buffer = client_ids, buffer
         self._replayed: dict[int, int] = {}  # job id: last seq that it read for itself
 
-    def offer(self, handed: Handed) -> int:
-        self.buffer.put(handed.events)
-        return len(handed.events)
+    def offer(self, events: Sequence[LiveEvent]) -> int:
+        self.buffer.put(events)
+        return len(events)
 
     def replayed(self, job_id: int, seq: int) -> None:
         self._replayed[job_id] = seq
@@ -123,7 +102,7 @@ class Waiter:
         self.job_id = job_id
         self.ended = asyncio.Event()
 
-    def offer(self, handed: Handed) -> int:
-        if any(event.type == EventType.DONE for event in handed.events):
+    def offer(self, events: Sequence[LiveEvent]) -> int:
+        if any(event.type == EventType.DONE for event in events):
             self.ended.set()
         return 0

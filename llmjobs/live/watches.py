@@ -22,8 +22,8 @@ from itertools import islice
 
 from llmjobs.conf import conf
 from llmjobs.events import Wake
-from llmjobs.live.rendering import LiveEvent, merged
-from llmjobs.live.viewers import Buffer, FeedViewer, Handed, JobViewer, Waiter, chars_of
+from llmjobs.live.rendering import LiveEvent
+from llmjobs.live.viewers import Buffer, FeedViewer, JobViewer, Waiter
 
 FEED_BUFFER_TIMES = 10  # a feed is handed what its client's jobs say in one round, all together
 FED_JOBS_MAX = 10_000  # jobs whose position is kept for feeds alone; who was silent longest is forgotten first
@@ -193,11 +193,8 @@ class Watches:
         watched = ((job_id, self.jobs[job_id].position) for job_id in sorted(job_ids) if job_id in self.jobs)
         return {job_id: position for job_id, position in watched if position is not None}
 
-    def hand(self, events: Sequence[LiveEvent], *, read_from: int, is_all: bool, merges: bool = False) -> int:
-        """Events of one job, read from its position on. Returns events times viewers.
-
-        `merges`: who follows the job gets deltas that came together as one.
-        """
+    def hand(self, events: Sequence[LiveEvent], *, read_from: int, is_all: bool) -> int:
+        """Events of one job, read from its position on. Returns events times viewers."""
         job_id = events[0].job_id
         watch = self.jobs.get(job_id)
         if watch is None or watch.position != read_from:  # it fell back during the read, and was woken for that
@@ -205,12 +202,10 @@ class Watches:
         watch.position = events[-1].seq
         if not is_all:
             self._wake(job_id)
-        shown = merged(events) if merges and watch.viewers else events
-        handed = Handed(events, shown, chars_of(shown))
-        count = sum(viewer.offer(handed) for viewer in tuple(watch.viewers))
+        handed = sum(viewer.offer(events) for viewer in tuple(watch.viewers))
         if watch.fed_client_id is not None:
-            count += sum(feed.offer(handed) for feed in tuple(self.feeds.get(watch.fed_client_id, ())))
-        return count
+            handed += sum(feed.offer(events) for feed in tuple(self.feeds.get(watch.fed_client_id, ())))
+        return handed
 
     def forget_the_most_silent(self) -> None:
         """Jobs that are watched for feeds alone and have nothing unread, where they are too many."""

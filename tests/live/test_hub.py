@@ -12,7 +12,7 @@ from llmjobs.live.hub import Hub, current_hub
 from llmjobs.live.reading import Reader, connect
 from llmjobs.live.rendering import LiveEvent
 from llmjobs.live.threads import in_thread
-from llmjobs.live.viewers import Buffer, Handed, JobViewer, ViewerDropped
+from llmjobs.live.viewers import Buffer, JobViewer, ViewerDropped
 from llmjobs.live.watches import Watches
 from llmjobs.states import SEQ_EPOCH
 from tests.helpers import aeventually
@@ -221,8 +221,8 @@ async def test_a_viewer_leaves_out_what_it_has_read_for_itself(hub):
     viewer = JobViewer(1, 5, Buffer(most=100))
     viewer.is_live = True
     read = [said(seq) for seq in range(3, 9)]
-    assert viewer.offer(Handed(read[:3], read[:3], 0)) == 0
-    assert viewer.offer(Handed(read, [said(8, "merged")], 6)) == 3
+    assert viewer.offer(read[:3]) == 0
+    assert viewer.offer(read) == 3
     assert [event.seq for event in await viewer.buffer.take(idle_s=60)] == [6, 7, 8]
 
 

@@ -1,16 +1,13 @@
 """Who watches what: positions, wake-ups and the handover, move by move."""
 
-import json
-
 import pytest
 from django.test import override_settings
 
 from llmjobs.events import Wake
 from llmjobs.live import watches as watches_module
-from llmjobs.live.rendering import LiveEvent, merged
+from llmjobs.live.rendering import LiveEvent
 from llmjobs.live.viewers import FeedViewer, JobViewer
 from llmjobs.live.watches import TooManyViewers, Watches
-from llmjobs.states import SEQ_EPOCH
 
 JOB, CLIENT = 1, 7
 
@@ -100,54 +97,6 @@ async def test_what_was_read_before_the_position_fell_back_is_not_handed_out(wat
         assert watches.hand(logged(11, 12), read_from=10, is_all=True) == 0
         assert await shown(viewer) == await shown(feed) == []
         assert JOB in watches.take_woken()
-
-
-def texts(*said: tuple[int, str, str]) -> list[LiveEvent]:
-    """(seq, type, text) each."""
-    return [LiveEvent(JOB, "a", seq, kind, json.dumps({"text": text}), seq) for seq, kind, text in said]
-
-
-async def test_under_load_a_viewer_gets_the_deltas_of_a_round_as_one_and_a_feed_gets_them_as_they_are(watches):
-    """The same text, and the same numbers to resume from; a feed's numbers are all that tell a repeat."""
-    log = texts(
-        (1, "status", ""),
-        (2, "delta", "a"),
-        (3, "delta", "b"),
-        (4, "reset", ""),
-        (5, "delta", "\u00e9"),
-        (6, "delta", "d"),
-    )
-    with viewing(watches) as viewer, watches.viewing_feed((CLIENT,)) as feed:
-        watches.go_live(viewer)
-        watches.heard([Wake(JOB, CLIENT, 1)])
-        watches.hand(log, read_from=0, is_all=True, merges=True)
-        seen = await viewer.buffer.take(idle_s=0)
-        assert [(event.seq, event.type) for event in seen] == [(1, "status"), (3, "delta"), (4, "reset"), (6, "delta")]
-        assert [json.loads(event.data)["text"] for event in seen] == ["", "ab", "", "\u00e9d"]
-        assert '"seq": 6' in seen[-1].frame("") and b"id: 6" in seen[-1].block("")
-        assert await shown(feed) == [1, 2, 3, 4, 5, 6]
-
-
-async def test_deltas_that_are_put_together_lose_nothing_and_none_is_shown_twice(watches):
-    """What a delta says beside its text stays; who has read a part of them gets the rest as the log has it."""
-    whole = LiveEvent(JOB, "a", 2, "delta", '{"text": "b", "whole": true}', 2)
-    assert [json.loads(event.data) for event in merged([*texts((1, "delta", "a")), whole])] == [
-        {"text": "ab", "whole": True}
-    ]
-    with viewing(watches) as early, viewing(watches) as late:
-        watches.go_live(early)
-        late.position = 1
-        assert watches.go_live(late)
-        watches.hand(
-            texts((1, "delta", "a"), (2, "delta", "b"), (3, "delta", "c")), read_from=0, is_all=True, merges=True
-        )
-        assert await shown(early) == [3]
-        assert await shown(late) == [2, 3]
-
-
-async def test_deltas_of_two_attempts_are_never_put_together():
-    first, second = texts((SEQ_EPOCH + 1, "delta", "a"), (2 * SEQ_EPOCH + 1, "delta", "b"))
-    assert merged([first, second]) == [first, second]
 
 
 async def test_a_job_with_more_than_was_read_is_woken_again(watches):
