@@ -30,7 +30,7 @@ daphne_requests.install()
 application = daphne_requests.in_pieces(routing.application(bounded(one_hop(http))))
 
 # A full collection stops the loop, and so all viewers, for as long as it takes to walk what lives; by CPython's
-# defaults that was the tail of their latency (p95 of 1,000 viewers: 525 ms, and 284 without). What is there now stays.
+# defaults that was the tail of their latency (p95 of 1,000 viewers: 525 ms, and 319 without). What is there now stays.
 if "pytest" not in sys.modules:
     gc.collect()
     gc.freeze()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
+import hypothesis
 import pytest
 from django.core.management.commands import flush
 from django.db import connection
@@ -21,6 +22,10 @@ from llmjobs.models import Turnstile
 # No test may pay, or tell anybody: what a developer's shell knows of providers and operators stays outside.
 for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ADMINS", "LLMJOBS_OPERATOR_WEBHOOK_URL"):
     os.environ.pop(name, None)
+
+# How long a busy machine takes to make an example says nothing of the code.
+hypothesis.settings.register_profile("suite", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
+hypothesis.settings.load_profile("suite")
 
 # Content types and permissions, which `migrate` makes: the same for all tests, and most of what a flush cost.
 LASTING = frozenset({"django_content_type", "auth_permission"})
