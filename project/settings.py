@@ -11,7 +11,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from llmjobs import conf
+from llmjobs import __version__, conf
 from project import embedded_postgres, mail
 from project.database_url import connection_settings
 from project.secret_key import stored_secret_key
@@ -165,9 +165,8 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "llmjobs",
     "DESCRIPTION": "LLM calls as jobs: submit, follow live, cancel.",
-    "VERSION": "1.0.0",
+    "VERSION": __version__,
     "OAS_VERSION": "3.1.0",
-    "EXTERNAL_DOCS": {"url": "/docs/", "description": "Documentation: quick start, concepts, how-to, operating"},
     "DEFAULT_GENERATOR_CLASS": "llmjobs.api.schema.Generator",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",

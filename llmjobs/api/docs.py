@@ -11,7 +11,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import include, path, reverse
+from django.urls import NoReverseMatch, include, path, reverse
 from django.views.decorators.http import require_safe
 from drf_spectacular.settings import patched_settings
 from drf_spectacular.views import SpectacularAPIView
@@ -44,6 +44,7 @@ SETTINGS = {
     "DESCRIPTION": "LLM calls as jobs: submit, follow live, cancel.",
     "VERSION": __version__,
     "OAS_VERSION": "3.1.0",
+    "EXTERNAL_DOCS": {},
     "PREPROCESSING_HOOKS": [],
     "POSTPROCESSING_HOOKS": [],
 }
@@ -52,9 +53,18 @@ SETTINGS = {
 @cache
 def _generated() -> dict[str, Any]:
     mounted_at = reverse("llmjobs-api:jobs").removesuffix("jobs").removeprefix("/")
-    with patched_settings(SETTINGS):
+    with patched_settings(SETTINGS | _external_docs()):
         generator = Generator(patterns=[path(mounted_at, include("llmjobs.api.urls"))])
         return generator.get_schema(request=None, public=True)
+
+
+def _external_docs() -> dict[str, Any]:
+    """Where the project has the documentation too."""
+    try:
+        url = reverse("llmjobs-docs:index")
+    except NoReverseMatch:
+        return {}
+    return {"EXTERNAL_DOCS": {"url": url, "description": "Documentation: quick start, concepts, how-to, operating"}}
 
 
 class SchemaView(SpectacularAPIView):

@@ -73,3 +73,7 @@ def test_swagger_ui_is_told_not_to_ask_its_own_validator():
     script = Path(str(finders.find("llmjobs/api_docs.js"))).read_text(encoding="utf-8")
 
     assert "validatorUrl: null" in script
+
+
+def test_the_schema_leads_to_the_documentation_where_the_project_has_it(client):
+    assert client.get("/api/schema", headers={"accept": "application/json"}).json()["externalDocs"]["url"] == "/docs/"
