@@ -363,7 +363,7 @@ with {gate.sql}, {fair_order.sql}, quota as materialized (
 ), summary as (
     select
         (select count(*) from limited where opens_at is not null)::int as closed,
-        (select clock from gate) as clock,
+        extract(epoch from statement_timestamp())::float8 as clock,  -- the gate's, which a pool that was just deleted has not
         (select coalesce(room <= 0, false) from gate) as is_account_full,
         (
             select greatest(max(new_opens_at) - max(clock), max(b.blocked_until) - max(clock))

