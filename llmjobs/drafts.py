@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connection
 
-from llmjobs import lessons
+from llmjobs import lessons, limits
 from llmjobs.conf import conf
 from llmjobs.errors import InvalidRequest
 from llmjobs.estimates import estimate, estimated_usd
@@ -27,14 +27,14 @@ class Draft:
 
 
 def draft(client: Client, asked: Submission, pool: Model, key: str | None, api_key_id: int | None = None) -> Draft:
-    """Raises InvalidRequest for a priority that the client's tier does not allow."""
+    """Raises what `row` does."""
     return Draft(asked, pool, row(client, asked, pool, key, api_key_id))
 
 
 def row(
     client: Client, asked: Submission, pool: Model, key: str | None, api_key_id: int | None = None
 ) -> dict[str, Any]:
-    """For submit.sql. Raises InvalidRequest for a priority that the client's tier does not allow."""
+    """For submit.sql. Raises InvalidRequest for a priority above the tier's, and for more tokens than may wait."""
     if asked.priority < client.tier.max_priority:
         most = Priority(client.tier.max_priority).word
         raise InvalidRequest(
@@ -50,7 +50,7 @@ def row(
         short_output_tokens=conf.short_output_tokens,
     )
     usd = estimated_usd(guess, pool.input_usd_per_mtok, pool.output_usd_per_mtok)
-    return {
+    made_of = {
         "public_id": str(uuid7()),
         "pool_id": pool.id,
         "shard_id": pool.shard_id,
@@ -85,6 +85,8 @@ def row(
         "on_settled": asked.on_settled,
         "task": asked.task,
     }
+    limits.refuse_if_it_never_fits(client, made_of)
+    return made_of
 
 
 def made(client: Client, pool: Model, row: dict[str, Any], values: Sequence[Any]) -> Job:

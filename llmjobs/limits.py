@@ -88,6 +88,17 @@ def refuse_over_budget(client: Client, row: Mapping[str, Any]) -> None:
         raise _refusal(client, "monthly_budget_usd", most, with_this)
 
 
+def refuse_if_it_never_fits(client: Client, row: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest if this row of a submit alone is more than the client may have waiting."""
+    most, tokens = own(client, "max_queued_tokens"), _tokens([row])
+    if most is not None and tokens > most:
+        raise InvalidRequest(
+            f"expected a job of at most {most:,} estimated tokens, which is what {client.name} may have waiting "
+            f"(max_queued_tokens), got one of {tokens:,}: however long it waits, it never fits",
+            code="never_fits",
+        )
+
+
 def own(client: Client, name: str) -> int | None:
     """A limit of the client, or where it has none that of its tier."""
     limit: int | None = getattr(client, name)

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-INSTRUCTIONS = frozenset({"system", "developer", "instructions"})  # of who wrote the program, not of its user
-SAID = frozenset({"user", "assistant", "input"})
+SAID = frozenset({"user", "assistant", "input"})  # not by who wrote the program
 
 
 @dataclass(frozen=True, slots=True)

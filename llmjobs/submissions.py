@@ -15,13 +15,12 @@ from urllib.parse import urlsplit
 from llmjobs.conf import conf
 from llmjobs.errors import InvalidRequest, RequestTooLarge
 from llmjobs.states import Endpoint, Priority
+from llmjobs.strict_json import NESTING_MAX
 
 DELAY_MAX_S = 30 * 86_400
 MODEL_CHARS_MAX = 128
 USER_CHARS_MAX = 256
 IDEMPOTENCY_KEY_CHARS_MAX = 255
-# A tool's schema goes 20 or 30 deep; Python's recursion ends at 1,000 frames, and a level takes several.
-DEPTH_MAX = 100
 FIELDS = frozenset(
     {
         "model", "messages", "input", "body", "endpoint", "priority", "delay_s", "expires_in_s", "timeout_s",
@@ -203,8 +202,8 @@ def _check_text(value: Mapping[Any, Any], param: str, *, is_named: bool = True) 
         path, depth, item = todo.pop()
         if isinstance(item, str):
             _check_string(item, path)
-        elif depth > DEPTH_MAX:
-            raise InvalidRequest(f"expected at most {DEPTH_MAX} levels of nesting", param=param, code="too_deep")
+        elif depth > NESTING_MAX:
+            raise InvalidRequest(f"expected at most {NESTING_MAX} levels of nesting", param=param, code="too_deep")
         elif isinstance(item, Mapping):
             for key, part in item.items():
                 if not isinstance(key, str):

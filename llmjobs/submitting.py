@@ -115,10 +115,16 @@ def submit_submissions(client: Client, asked: Sequence[Submission], keys: Sequen
     `asked`: of submissions.parse, and of handlers.attached for what submit has as `on_settled`.
     All or none: QueueFull, say, is that there is not room for all of them. See submit for what a transaction changes.
     """
-    if any(submission.joins for submission in asked):
-        raise InvalidRequest('expected "none" among many, got "join": submit that one by itself', param="dedupe")
+    for submission in asked:
+        refuse_join(submission)
     with limits.told(client):
         return _submit(client, asked, keys, look_before=not connection.get_autocommit())
+
+
+def refuse_join(submission: Submission) -> None:
+    """Of one among many: who may join makes no job, and the statement of many makes one for each."""
+    if submission.joins:
+        raise InvalidRequest('expected "none" among many, got "join": submit that one by itself', param="dedupe")
 
 
 def _submit(

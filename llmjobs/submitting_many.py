@@ -17,7 +17,7 @@ from llmjobs.errors import IdempotencyKeyReused, InvalidRequest
 from llmjobs.job_fields import ManyJobFields
 from llmjobs.models import Client, Job, JobRequest
 from llmjobs.submissions import Submission
-from llmjobs.submitting import owner_of, submit_submissions
+from llmjobs.submitting import owner_of, refuse_join, submit_submissions
 
 MANY_MAX = 10_000  # in one call: they are checked, written and refused together
 OWN_FIELDS = ("idempotency_key", "on_settled")  # beside those of POST /api/jobs
@@ -62,8 +62,7 @@ async def asubmit_many(*, client: Client | str, jobs: Iterable[ManyJobFields]) -
 def _read(fields: Any) -> tuple[Submission, str | None]:
     own = {name: fields.get(name) for name in OWN_FIELDS} if isinstance(fields, Mapping) else {}
     submission = submissions.parse({name: fields[name] for name in fields if name not in own} if own else fields)
-    if submission.joins:
-        raise InvalidRequest('expected "none" among many, got "join": submit that one by itself', param="dedupe")
+    refuse_join(submission)
     if (key := own["idempotency_key"]) is not None:
         submissions.check_idempotency_key(key)
     if (path := own["on_settled"]) is not None:

@@ -12,7 +12,6 @@ from llmjobs.api.views import ApiView
 from llmjobs.conf import conf
 from llmjobs.models import Client
 from llmjobs.models.tenants import Scope
-from llmjobs.states import Priority
 
 
 class MeView(ApiView):
@@ -44,11 +43,10 @@ def _username(user_id: int | None) -> str | None:
 
 
 def _client_json(client: Client) -> dict[str, Any]:
-    allowed = sorted(priority for priority in Priority if priority >= client.tier.max_priority)
     return {
         "name": client.name,
         "tier": client.tier.name,
-        "priorities": [priority.word for priority in allowed],
-        "default_priority": max([Priority.NORMAL, *allowed[:1]]).word,
+        "priorities": [priority.word for priority in client.tier.priorities],
+        "default_priority": client.tier.default_priority.word,
         "is_paused": client.is_paused,
     }

@@ -17,8 +17,7 @@ from django.views.decorators.http import require_safe
 
 from llmjobs.access import Caller
 from llmjobs.conf import conf
-from llmjobs.models import Client, Provider, Tier
-from llmjobs.states import Priority
+from llmjobs.models import Client, Provider
 
 CLIENTS_MAX = 200  # that a form offers; who belongs to more (an operator) has the admin
 USERS_MAX = 100  # of a client that its page names
@@ -95,15 +94,9 @@ def _users_of(client: Client) -> list[str]:
 
 def _choice(client: Client) -> dict[str, Any]:
     """A client in the composer's list."""
-    priorities = _priorities(client.tier)
     return {
         "name": client.name,
         "is_paused": client.is_paused,
-        "priorities": [priority.word for priority in priorities],
-        "default_priority": max([Priority.NORMAL, *priorities[:1]]).word,
+        "priorities": [priority.word for priority in client.tier.priorities],
+        "default_priority": client.tier.default_priority.word,
     }
-
-
-def _priorities(tier: Tier) -> list[Priority]:
-    """Those that the tier allows, the most urgent first."""
-    return sorted(priority for priority in Priority if priority >= tier.max_priority)

@@ -111,6 +111,16 @@ class Tier(Limits):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def priorities(self) -> list[Priority]:
+        """Those that its clients may ask for, the most urgent first."""
+        return sorted(priority for priority in Priority if priority >= self.max_priority)
+
+    @property
+    def default_priority(self) -> Priority:
+        """What a form begins with: normal, or the most urgent where that is too urgent."""
+        return max(Priority.NORMAL, self.priorities[0])
+
 
 def new_webhook_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

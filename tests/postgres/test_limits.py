@@ -5,7 +5,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 
 from llmjobs import counts, limits, queue
-from llmjobs.errors import QueueFull
+from llmjobs.errors import InvalidRequest, QueueFull
 from llmjobs.models import Attempt, Client, Job, JobCountChange, JobCountTurn, Tier
 from llmjobs.states import State
 from llmjobs.submissions import parse
@@ -86,6 +86,15 @@ def test_estimated_tokens_are_limited_too(client, pool):
     submit(client, pool, 2)
     with pytest.raises(QueueFull, match="estimated tokens of acme"):
         submit(client, pool)
+
+
+def test_a_job_that_would_never_fit_is_not_told_to_wait(client, pool):
+    [job] = submit(client, pool)
+    limit(client, max_queued_tokens=job.est_input_tokens + job.est_output_tokens - 1)
+    client.refresh_from_db()
+    with pytest.raises(InvalidRequest, match="it never fits") as caught:
+        submit(client, pool)
+    assert not isinstance(caught.value, QueueFull) and caught.value.code == "never_fits"
 
 
 def test_the_whole_backlog_is_bounded(client, pool, settings):
