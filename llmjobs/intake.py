@@ -90,6 +90,7 @@ class Intake:
     def take(self, asked: Sequence[Asked]) -> list[Outcome]:
         """In autocommit mode. Raises nothing that is said of one of them; what Postgres raises when it is away."""
         self._busy, self._found = 0, []
+        self.client.refresh_from_db()  # since the batch before, an operator may have given it another tier
         pools: dict[str, Model | InvalidRequest] = {}
         found = self._found = [self._placed(what, key, pools) for what, key in asked]
         places = [place for place in found if isinstance(place, _Place)]

@@ -63,7 +63,8 @@ def _numbered(file: IO[bytes]) -> Iterator[tuple[int, bytes, bool]]:
 def _parsed(number: int, text: bytes, defaults: Mapping[str, Any]) -> JobLine:
     key = None
     try:
-        fields = {**defaults, **strict_json.parse_object(text, "line")}
+        fields = strict_json.parse_object(text, "line")
+        fields |= {name: value for name, value in defaults.items() if fields.get(name) is None}
         key = fields.pop("idempotency_key", None)
         if key is not None:
             submissions.check_idempotency_key(key)

@@ -4,8 +4,9 @@ one for ever, before it asks the application.
 Owns the reception alone: what is refused, and how, says bodies.py. Invariant: of a body no more is kept than the bound
 and one byte, by which the application sees that it was passed. A length above the bound is answered as soon as it is
 read; the rest of that body is read and dropped for a moment, or the client would see a broken connection in place of
-the answer. What daphne has on disk, it would hand on all at once: `in_pieces` reads it as the application asks for it,
-so that of a long body no more than a piece is in memory.
+the answer. Of a body that only who is known may send, no more than came with its headers is read before
+that is sure. What daphne has on disk, it would hand on all at once: `in_pieces` reads it as the application asks for
+it, so that of a long body no more than a piece is in memory.
 
 Another server does not need this, and is not touched by it.
 """
@@ -21,10 +22,10 @@ from urllib.parse import unquote
 from daphne import http_protocol
 from django.http import HttpResponse
 
-from llmjobs.api.errors import of_status
+from llmjobs.api.errors import Problem, of_status
 from llmjobs.conf import conf
 from llmjobs.live.backpressure import Application
-from project.bodies import Message, Receive, Send, most_bytes, new_request_id, too_large
+from project.bodies import Message, Receive, Send, is_for_known, most_bytes, refusal, too_large, why_unknown
 from project.logs import without_tokens
 
 RECEIVE_MAX_S = 120.0  # headers and body together: 4 MiB at 35 kB/s
@@ -45,12 +46,16 @@ class BoundedRequest(http_protocol.WebRequest):
 
     def gotLength(self, length: int | None) -> None:
         """The headers are read. None: the body comes in chunks."""
-        most = self._most = self._most_bytes()
+        most = self._most_bytes()
         self._room = most + 1
         self._received_by_s += (most - conf.body_max_bytes) / BYTES_A_S_MIN
         super().gotLength(self._room if length is None else min(length, self._room))
         if length is not None and length > most and self.channel.requests[0] is self:
-            self._refuse()
+            self._refuse(too_large(most))
+        elif is_for_known(length, most):
+            self.channel.transport.pauseProducing()
+            asking = asyncio.ensure_future(why_unknown(self._headers()))
+            asking.add_done_callback(self._go_on)
 
     def handleContentChunk(self, data: bytes) -> None:
         kept = b"" if self._is_refused else data[: self._room]
@@ -97,12 +102,23 @@ class BoundedRequest(http_protocol.WebRequest):
         kinds = self.requestHeaders.getRawHeaders(b"content-type") or [b""]
         return most_bytes(self.channel._command.decode("latin-1"), path, kinds[0])
 
-    def _refuse(self) -> None:
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        return [(name.lower(), value) for name, values in self.requestHeaders.getAllRawHeaders() for value in values]
+
+    def _go_on(self, asked: "asyncio.Future[Problem | None]") -> None:
+        if self.channel is None:  # the client went away meanwhile
+            return
+        problem = asked.result()
+        if problem is not None and not hasattr(self, "request_start"):  # a short one may have come whole by then
+            self._refuse(problem)
+        self.channel.transport.resumeProducing()
+
+    def _refuse(self, problem: Problem) -> None:
         """Past daphne and twisted, which answer only what they have read to its end."""
         self._is_refused = True
         self._received_by_s = time.monotonic() + LINGER_S
         self.requestHeaders.removeHeader(b"Expect")  # or twisted would say "100 Continue" after the answer
-        self.channel.transport.write(_wire(too_large(new_request_id(), self._most).response()))
+        self.channel.transport.write(_wire(refusal(problem)))
 
 
 def _wire(response: HttpResponse) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest
 from rest_framework import authentication, permissions
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
@@ -26,7 +27,7 @@ NAMED_MAX = 20
 class ApiKeyAuthentication(authentication.BaseAuthentication):
     """Another scheme than Bearer is somebody else's, such as a proxy's Basic: the session is tried then."""
 
-    def authenticate(self, request: Request) -> tuple[Any, Caller] | None:
+    def authenticate(self, request: Request | HttpRequest) -> tuple[Any, Caller] | None:
         scheme, _, key = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != SCHEME.lower():
             return None

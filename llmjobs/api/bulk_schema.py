@@ -53,10 +53,10 @@ OPERATIONS: dict[str, Json] = {
         scope=Scope.SUBMIT,
         description=(
             "JSON Lines: a job a line, with the fields of `POST /api/jobs` and, if wanted, an `idempotency_key` of its "
-            f"own; {conf.bulk_lines_max:,} lines at most. The answer has a line (`BulkLine`) for each, in order, as "
-            "they are taken: the job, or the error of that line, which refuses no other; a blank line has none. Where "
-            "the queue is full, that line and all after it are refused, so that these can be sent again. With keys, "
-            "who lost the answer sends the same again, and no job is made twice."
+            "own. The answer has a line (`BulkLine`) for each, in order, as they are taken: the job, or the error of "
+            "that line, which refuses no other; a blank line has none. Where the queue is full, that line and all "
+            "after it are refused, so that these can be sent again. With keys, who lost the answer sends the same "
+            "again, and no job is made twice."
         ),
         parameters=[CLIENT, TRACEPARENT],
         body={
@@ -72,7 +72,9 @@ OPERATIONS: dict[str, Json] = {
             }
         },
         errors={
-            400: "More lines than may be (`too_many_lines`). As with all errors here, no job was made.",
+            400: lambda: (
+                f"More lines than {conf.bulk_lines_max:,} (`too_many_lines`). As with all errors here, no job was made."
+            ),
             404: "The client that the header names is none of the caller's (`client_not_found`).",
             413: "The body is too large (`request_too_large`).",
             415: "The body is not of one of these types.",

@@ -1,10 +1,20 @@
-"""The pieces that the API's JSON schemas are put together from."""
+"""The pieces that the API's JSON schemas are put together from.
 
+A bound that is a setting stands there as a function, which is asked each time that a schema is made (`plain`).
+"""
+
+import json
 from typing import Any
 
 from llmjobs.states import Priority
 
 Json = dict[str, Any]
+
+
+def plain(schema: Json) -> Json:
+    """As JSON has it: YAML can't write enums or functions, and would write what is shared as references."""
+    made: Json = json.loads(json.dumps(schema, default=lambda bound: bound()))
+    return made
 
 
 def ref(name: str) -> Json:

@@ -3,10 +3,12 @@
 schema.py and own_schema.py write the operations down with these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmjobs.api.json_schema import Json, ref
+
+Text = str | Callable[[], str]  # as a function it names a setting
 
 SECURITY: list[Json] = [{"apiKey": []}, {"session": []}]
 OF_SESSIONS: list[Json] = [{"session": []}]
@@ -52,7 +54,7 @@ def operation(
     *,
     scope: str | None,
     answers: Mapping[int, Json],
-    errors: Mapping[int, str] | None = None,
+    errors: Mapping[int, Text] | None = None,
     parameters: list[Json] | None = None,
     body: Json | None = None,
     description: str = "",
@@ -96,11 +98,11 @@ def answer(description: str, schema: Json, example: Any = None, headers: Json | 
     }
 
 
-def error(description: str) -> Json:
+def error(description: Text) -> Json:
     return {"description": description, "content": {"application/json": {"schema": ref("Error")}}}
 
 
-def query(name: str, description: str, schema: Json, **more: Any) -> Json:
+def query(name: str, description: Text, schema: Json, **more: Any) -> Json:
     return {"in": "query", "name": name, "description": description, "schema": schema, **more}
 
 
@@ -109,7 +111,7 @@ def some_of(words: list[str]) -> Json:
     return {"type": "string", "pattern": f"^{one}(,{one})*$"}
 
 
-def header(name: str, description: str, schema: Json) -> Json:
+def header(name: str, description: Text, schema: Json) -> Json:
     return {"in": "header", "name": name, "description": description, "schema": schema}
 
 

@@ -19,6 +19,7 @@ from llmjobs.conf import conf
 from llmjobs.issuing import GRANTABLE
 from llmjobs.models.tenants import Scope
 from llmjobs.states import Endpoint
+from llmjobs.usage import LIMITS
 
 KEY_SCOPES: Json = {"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(GRANTABLE)}}
 API_KEY: Json = {
@@ -44,7 +45,6 @@ SHARE: Json = {
     "revoked_at": nullable(TIME),
     "last_seen_at": {**nullable(TIME), "description": "When somebody last opened it, to the minute."},
 }
-LIMITS = ("rpm", "tpm", "max_running", "max_queued", "max_queued_tokens")
 
 SCHEMAS: dict[str, Json] = {
     "Caller": object_of(
@@ -144,7 +144,7 @@ SCHEMAS: dict[str, Json] = {
     "NewShare": object_of({**SHARE, "url": {"type": "string", "format": "uri"}}),
     "ShareList": object_of({"object": {"const": "list"}, "data": list_of("Share")}),
     "ShareOrder": object_of(
-        {"expires_in_s": nullable({"type": "number", "minimum": 60, "maximum": conf.share_max_s})},
+        {"expires_in_s": nullable({"type": "number", "minimum": 60, "maximum": lambda: conf.share_max_s})},
         required=[],
         example={"expires_in_s": 86_400},
     ),

@@ -6,7 +6,6 @@ Owns the operations (own_schema.py has those of what belongs to a user), written
 the schemas that they refer to. Invariant, held by a test of each route: what the API answers is what is written here.
 """
 
-import json
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
@@ -17,7 +16,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from llmjobs.api import bulk_schema, components, own_schema
-from llmjobs.api.json_schema import MOMENT, SECONDS, SEQ, TIME, ref
+from llmjobs.api.json_schema import MOMENT, SECONDS, SEQ, TIME, plain, ref
 from llmjobs.api.operation_schema import (
     BAD_QUERY,
     CLIENT,
@@ -82,10 +81,7 @@ class Generator(SchemaGenerator):
             "securitySchemes": self.security_schemes,
         }
         schema["security"] = SECURITY
-        plain: Json = json.loads(
-            json.dumps(schema)
-        )  # YAML can't write enums, and would write what is shared as references
-        return plain
+        return plain(schema)
 
     @cached_property
     def security_schemes(self) -> Json:
@@ -104,7 +100,9 @@ class Generator(SchemaGenerator):
         }
 
 
-WAIT = query("wait", f"Seconds to wait for the job's end; past {conf.wait_max_s:g} they count as these.", SECONDS)
+WAIT = query(
+    "wait", lambda: f"Seconds to wait for the job's end; past {conf.wait_max_s:g} they count as these.", SECONDS
+)
 AFTER = query("after", "The number of the last event seen.", SEQ)
 SINCE = query("since", "Begin there: ISO 8601, or milliseconds of Unix time; empty: now.", MOMENT)
 LAST_EVENT_ID = header(
@@ -119,9 +117,11 @@ IDEMPOTENCY_KEY = header(
 )
 RETRY_COUNT = header(
     "x-stainless-retry-count",
-    "Sent by SDKs: 0 at the first try of a post. A later one, with the same API key and body and without an "
-    f"`Idempotency-Key`, answers the job that the try before made, within {conf.retry_join_s:g} s. "
-    "What is no number is ignored.",
+    lambda: (
+        "Sent by SDKs: 0 at the first try of a post. A later one, with the same API key and body and without an "
+        f"`Idempotency-Key`, answers the job that the try before made, within {conf.retry_join_s:g} s. "
+        "What is no number is ignored."
+    ),
     {"type": "string"},
 )
 FILTERS = [

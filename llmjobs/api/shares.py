@@ -76,7 +76,7 @@ def _find_link(job: Job, share_id: str) -> SharedLink:
 
 def _expires_in_s(request: Request) -> float | None:
     """A body may be left out, since nothing in it must be said."""
-    if not int(request.META.get("CONTENT_LENGTH") or 0) and "HTTP_TRANSFER_ENCODING" not in request.META:
+    if not request._request.body:
         return None
     data = read_json_object(request._request)
     for name in data:

@@ -1,6 +1,6 @@
 """The JSON schema of what is submitted, with examples. What it says, `submissions.py` does: a fuzzer compares them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmjobs.api.json_schema import PRIORITY, TEXT, Json, nullable, object_of
@@ -22,7 +22,7 @@ def _optional(schema: Json, description: str, default: Any = None) -> Json:
     return {**nullable(schema), "description": description, **({} if default is None else {"default": default})}
 
 
-def _number(least: float, most: float) -> Json:
+def _number(least: float, most: float | Callable[[], float]) -> Json:
     return {"type": "number", "minimum": least, "maximum": most}
 
 
@@ -56,11 +56,11 @@ def _whole_request(name: str, schema: Json, *endpoints: Endpoint) -> Json:
 MESSAGES: Json = {
     "type": "array",
     "minItems": 1,
-    "maxItems": conf.messages_max,
+    "maxItems": lambda: conf.messages_max,
     "items": {"type": "object", "required": ["role"], "properties": {"role": TEXT}},
 }
 INPUT: Json = {
-    "anyOf": [{**TEXT, "minLength": 1}, {"type": "array", "minItems": 1, "maxItems": conf.messages_max}],
+    "anyOf": [{**TEXT, "minLength": 1}, {"type": "array", "minItems": 1, "maxItems": lambda: conf.messages_max}],
 }
 
 SUBMISSION = object_of(
@@ -81,13 +81,15 @@ SUBMISSION = object_of(
         },
         "delay_s": _optional(_number(0, DELAY_MAX_S), "Start no sooner.", 0),
         "expires_in_s": _optional(_number(0.001, DELAY_MAX_S), "Expire if not started by then."),
-        "timeout_s": _optional(_number(0.001, conf.timeout_max_s), "Of one attempt.", conf.timeout_s),
+        "timeout_s": _optional(_number(0.001, lambda: conf.timeout_max_s), "Of one attempt.", lambda: conf.timeout_s),
         "max_attempts": _optional(
-            {"type": "integer", "minimum": 1, "maximum": conf.max_attempts_max},
+            {"type": "integer", "minimum": 1, "maximum": lambda: conf.max_attempts_max},
             "Failures after which it is dead.",
-            conf.max_attempts,
+            lambda: conf.max_attempts,
         ),
-        "retry_for_s": _optional(_number(0, conf.retry_for_max_s), "Bounds all retries together.", conf.retry_for_s),
+        "retry_for_s": _optional(
+            _number(0, lambda: conf.retry_for_max_s), "Bounds all retries together.", lambda: conf.retry_for_s
+        ),
         "max_cost_usd": _optional(_number(0.000001, 1_000_000), "What lost attempts may cost before no more are made."),
         "on_interrupt": _optional(
             _word(ON_INTERRUPT),
@@ -117,9 +119,9 @@ SUBMISSION = object_of(
         "metadata": _optional(
             {
                 "type": "object",
-                "additionalProperties": {"type": "string", "maxLength": conf.metadata_value_chars_max},
-                "propertyNames": {"minLength": 1, "maxLength": conf.metadata_key_chars_max},
-                "maxProperties": conf.metadata_keys_max,
+                "additionalProperties": {"type": "string", "maxLength": lambda: conf.metadata_value_chars_max},
+                "propertyNames": {"minLength": 1, "maxLength": lambda: conf.metadata_key_chars_max},
+                "maxProperties": lambda: conf.metadata_keys_max,
             },
             "Yours, to find jobs by.",
         ),

@@ -33,8 +33,8 @@ from llmjobs.models import Job, Model
 from llmjobs.models.jobs import JOB_RELATED
 from llmjobs.models.tenants import Scope
 from llmjobs.states import State
+from llmjobs.submissions import IDEMPOTENCY_KEY_CHARS_MAX
 
-IDEMPOTENCY_KEY_CHARS_MAX = 255
 RETRY_COUNT_DIGITS_MAX = 9
 ANY = ("*",)  # the view reads the query string itself
 RETRY_AFTER_MAX_S = 30  # jobs go faster than was thought, too

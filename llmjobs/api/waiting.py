@@ -6,7 +6,7 @@ thread, so that thousands may wait in one process.
 """
 
 from asgiref.sync import SyncToAsync, sync_to_async
-from django.db import connections
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
@@ -17,6 +17,7 @@ _job = JobView.as_view()
 
 
 @csrf_exempt  # as DRF's views are: a session is checked by its authentication
+@transaction.non_atomic_requests  # a project's ATOMIC_REQUESTS is for views that are no coroutines
 async def job(request: HttpRequest, job_id: str) -> HttpResponseBase:
     answer = sync_to_async(_job)
     response: HttpResponseBase = await answer(request, job_id)

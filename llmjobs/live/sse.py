@@ -17,6 +17,7 @@ from contextlib import aclosing
 from functools import wraps
 from typing import Any
 
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -51,6 +52,7 @@ def _stream(view: Callable[..., Awaitable[Blocks]]) -> View:
     """
 
     @csrf_exempt  # nothing but GET is answered, and that changes nothing
+    @transaction.non_atomic_requests  # as waiting.py's is
     @wraps(view)
     async def answer(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponseBase:
         limits: Limits = {}

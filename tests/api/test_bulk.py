@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
+from django.utils import timezone
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from llmjobs import submitting
+from llmjobs.api import bulk
 from llmjobs.api.schema import Generator
-from llmjobs.models import Job, JobRequest, Model
+from llmjobs.models import ApiKey, Client, Job, JobRequest, Model
+from llmjobs.states import Priority
 from tests.api.conftest import MESSAGES, Api, assert_error
 from tests.factories import make_client, make_key, make_model, make_tier, make_user
 
@@ -181,11 +184,19 @@ def test_a_queue_that_gets_full_takes_exactly_the_first_that_fit(api, acme, room
 
 def test_after_a_full_queue_no_smaller_line_passes(api, acme):
     """The order is kept: who goes on later goes on from the first that was refused."""
+    acme.max_queued_tokens = 4_000
+    acme.save()
+    large, small = line(messages=[{"role": "user", "content": "x" * 8_000}]), line()
+
+    assert codes(answers(api, large, large, small)) == ["queued", "queue_full", "queue_full"]
+
+
+def test_a_line_that_never_fits_is_refused_for_good_and_holds_up_nobody(api, acme):
     acme.max_queued_tokens = 1_500
     acme.save()
     large, small = line(messages=[{"role": "user", "content": "x" * 8_000}]), line()
 
-    assert codes(answers(api, small, large, small)) == ["queued", "queue_full", "queue_full"]
+    assert codes(answers(api, small, large, small)) == ["queued", "never_fits", "queued"]
 
 
 def test_after_a_full_queue_a_line_that_came_before_still_finds_its_job(api, acme):
@@ -254,6 +265,30 @@ def test_when_the_database_fails_in_the_middle_of_a_batch_what_was_committed_is_
     lines = [line(dedupe="join", messages=[{"role": "user", "content": str(n)}]) for n in range(4)]
 
     assert codes(answers(api, *lines)) == ["queued"] * 2 + ["database_unavailable"] * 2
+
+
+def test_a_key_that_is_revoked_half_way_takes_no_more(api, monkeypatch):
+    monkeypatch.setattr(bulk, "BATCH_JOBS", 2)
+    response = post(api, b"\n".join([line()] * 5))
+    answered = iter(response.streaming_content)
+    found = next(answered).splitlines()
+    ApiKey.objects.update(revoked_at=timezone.now())
+    found += b"".join(answered).splitlines()
+
+    told = [json.loads(one) for one in found]
+    assert codes(told) == ["queued"] * 2 + ["invalid_api_key"] * 3
+    assert {one["http_status"] for one in told[2:]} == {401}
+    assert Job.objects.count() == 2
+
+
+def test_a_client_that_gets_another_tier_half_way_goes_on_in_that(api, acme, monkeypatch):
+    monkeypatch.setattr(bulk, "BATCH_JOBS", 1)
+    answered = iter(post(api, b"\n".join([line(priority="high")] * 2)).streaming_content)
+    next(answered)
+    other = make_tier("other", max_priority=Priority.NORMAL)
+    Client.objects.filter(pk=acme.pk).update(tier=other)
+
+    assert codes([json.loads(one) for one in answered]) == ["priority_not_allowed"]
 
 
 def test_no_line_has_no_answer(api):

@@ -86,6 +86,30 @@ def test_this_address_has_a_bound_of_its_own_and_no_other_has_it(server, key, is
     assert Job.objects.count() == 100
 
 
+HALF_A_BODY = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+
+
+@pytest.mark.parametrize("length", [f"Content-Length: {BULK_MAX_BYTES}", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("credentials", ["Authorization: Bearer llmj_nobodys", "Cookie: sessionid=nobodys", "X: none"])
+def test_of_who_is_not_known_no_long_body_is_read(server, length, credentials):
+    """The answer comes while most of it is not sent."""
+    head = f"POST /api/jobs/bulk HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/jsonl\r\n{length}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stranger:
+        stranger.sendall(f"{head}{credentials}\r\n\r\n".encode() + HALF_A_BODY)
+        with http.client.HTTPResponse(stranger) as answer:
+            answer.begin()
+            assert (answer.status, json.load(answer)["error"]["code"]) == (401, "invalid_api_key")
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert "Traceback" not in server.output()
+
+
+def test_a_body_that_any_may_be_is_not_held_up_and_refused_by_the_route(server, key):
+    for asked in (b"", b"\n"):
+        assert ask(server, "llmj_nobodys", asked)[0] == 401
+    assert ask(server, key, in_chunks(line(1)), chunked=True)[0] == 200
+    assert ask(server, make_key(make_client("reads", tier=make_tier("t")), scopes=["read"]), b" " * 99_999)[0] == 403
+
+
 def test_who_goes_away_half_way_and_sends_it_again_makes_nothing_twice(server, key):
     lines = [line(n, 2_000) for n in range(2_500)]
     body = b"".join(lines)
@@ -154,6 +178,20 @@ def jobs_and_connections() -> tuple[int, int]:
     with connection.cursor() as cursor:
         cursor.execute("select count(*) from pg_stat_activity where datname = current_database()")
         return Job.objects.count(), cursor.fetchone()[0] - 1
+
+
+@pytest.mark.parametrize("length", [{b"content-length": str(BULK_MAX_BYTES).encode()}, {}], ids=["said", "not said"])
+async def test_on_any_server_nobody_asks_for_the_long_body_of_who_is_not_known(transactional_db, length):
+    from project.asgi import application
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("expected a body that nobody asks for")
+
+    reader = Reader("llmj_nobodys", b"", after=-1)
+    reader.scope["headers"] += length.items()
+    await application(reader.scope, receive, reader.send)
+
+    assert json.loads(reader.answer)["error"]["code"] == "invalid_api_key"
 
 
 async def test_who_does_not_read_is_waited_for_and_holds_nothing_meanwhile(ground_key):

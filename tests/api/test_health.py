@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import psycopg
 import pytest
@@ -112,9 +111,7 @@ def test_who_asks_while_another_looks_gets_the_answer_of_before():
     slow = threading.Thread(target=kept.get)
     slow.start()
     assert begun.wait(10)
-    began = time.monotonic()
-    assert kept.get() == "first"
-    assert time.monotonic() - began < 5
+    assert kept.get() == "first"  # who waited for the other would see it give up
     may_end.set()
     slow.join(10)
     assert kept._kept is not None and kept._kept[0] == "second"

@@ -11,7 +11,7 @@ from django.core.asgi import get_asgi_application
 from llmjobs.api.middleware import RequestIdMiddleware
 from project.one_hop import is_plain, one_hop
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 Answer = tuple[int, dict[str, str], bytes]
 
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from collections.abc import Iterator
 from io import StringIO
 
 import pytest
@@ -106,6 +107,34 @@ def test_the_examples_are_what_it_says(schema, name):
 
 def test_the_job_in_the_examples_is_a_job(schema):
     validator(schema, "Job").validate(json.loads(json.dumps(components.JOB_EXAMPLE)))
+
+
+def test_bounds_are_those_of_the_settings_when_the_schema_is_made(settings):
+    """Not those of when its modules were imported."""
+    bounds = {
+        "MESSAGES_MAX": 17, "TIMEOUT_MAX_S": 7_001, "TIMEOUT_S": 61, "MAX_ATTEMPTS_MAX": 19, "MAX_ATTEMPTS": 3,
+        "RETRY_FOR_MAX_S": 8_001, "RETRY_FOR_S": 62, "METADATA_VALUE_CHARS_MAX": 23, "METADATA_KEY_CHARS_MAX": 29,
+        "METADATA_KEYS_MAX": 5, "SHARE_MAX_S": 90_001,
+    }  # fmt: skip
+    named = {"WAIT_MAX_S": 37, "RETRY_JOIN_S": 41, "BULK_LINES_MAX": 4_321}
+    for name, value in {**bounds, **named}.items():
+        setattr(settings, f"LLMJOBS_{name}", value)
+
+    schema = Generator().get_schema(public=True)
+
+    components = schema["components"]["schemas"]
+    found = set(numbers({name: components[name] for name in ("Submission", "ShareOrder")}))
+    assert set(bounds.values()) <= found
+    described = json.dumps(schema["paths"])
+    assert all(words in described for words in ("past 37 they", "within 41 s", "More lines than 4,321"))
+
+
+def numbers(value: object) -> Iterator[object]:
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers(part)
+    else:
+        yield value
 
 
 # What is answered is what is written.

@@ -4,6 +4,8 @@ import json
 from datetime import timedelta
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.core.asgi import get_asgi_application
 from django.test import Client as HttpClient
 from django.utils import timezone
 
@@ -11,7 +13,9 @@ from llmjobs import sharing
 from llmjobs.console import shared
 from llmjobs.models import ApiKey, JobEvent, JobResult, SharedLink
 from llmjobs.states import SEQ_EPOCH, State
+from project.one_hop import one_hop
 from tests.api.conftest import Api, assert_error
+from tests.api.test_one_hop import asked
 from tests.api.test_schema import schema, validator  # noqa: F401 - a fixture
 from tests.factories import make_job, make_key, make_user
 
@@ -314,3 +318,14 @@ def test_a_bodyless_order_needs_no_type_and_one_with_a_body_does(api, job):
     assert api.http.generic("POST", path, headers=api.headers).status_code == 201
     text = api.http.generic("POST", path, json.dumps({}), content_type="text/plain", headers=api.headers)
     assert_error(text, 415, "unsupported_media_type")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_body_whose_length_nobody_says_is_heeded(api, job):
+    """As it comes over HTTP/2."""
+    headers = {"authorization": api.headers["Authorization"], "content_type": "application/json"}
+    ask = async_to_sync(asked)
+    path, site = f"/api/jobs/{job.public_id}/shares", one_hop(get_asgi_application())
+
+    assert ask(site, path, "POST", b'{"expires_in_s": 1}', **headers)[0] == 400
+    assert ask(site, path, "POST", b"", transfer_encoding="chunked", **headers)[0] == 201

@@ -11,9 +11,9 @@ from django.test import override_settings
 
 from llmjobs import limits
 from llmjobs.models import ApiKey, Client, Job, JobRequest, Tier
-from llmjobs.states import Priority
+from llmjobs.states import Priority, State
 from tests.api.conftest import MESSAGES, Api, assert_error
-from tests.factories import make_client, make_key, make_model
+from tests.factories import make_client, make_job, make_key, make_model
 
 pytestmark = pytest.mark.django_db
 
@@ -348,6 +348,20 @@ def test_a_host_s_atomic_requests_do_not_put_the_answer_before_the_commit(api, a
     monkeypatch.setattr(limits, "refuse_if_full", lambda *args: None)  # it sees room that is taken at the commit
     Client.objects.filter(pk=acme.pk).update(max_queued=0)
     assert_error(api.submit(), 429, "queue_full")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_host_s_atomic_requests_stand_in_the_way_of_no_route(api, acme, monkeypatch):
+    """Django refuses them for views that are coroutines."""
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    job = make_job(State.COMPLETED, client=acme)
+
+    found = {path: api.http.head(f"/api/{path}", headers=api.headers).status_code for path in (
+        f"jobs/{job.public_id}", f"jobs/{job.public_id}?wait=1", f"jobs/{job.public_id}/events", "events",
+    )}  # fmt: skip
+
+    assert set(found.values()) == {200}, found
+    assert api.delete(f"jobs/{job.public_id}").status_code == 204
 
 
 # What the answer tells of the client's own limits.
