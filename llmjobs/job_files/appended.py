@@ -22,6 +22,8 @@ class Appended:
 
     def __init__(self, path: Path, begins: tuple[bytes, ...]) -> None:
         self.path, self._begins = path, begins
+        if path.exists() and not path.is_file():
+            raise FileRefused(f"{path}: expected a file that is read again, got a folder, a pipe or a device")
         self._file = path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,6 +32,7 @@ class Appended:
             raise FileRefused(f"{path} is in use: another submitjobs is at it") from None
         try:
             self._cut_torn_line()
+            _write_folder(path.parent)
         except BaseException:
             self._file.close()
             raise
@@ -44,9 +47,12 @@ class Appended:
     def add(self, lines: Iterable[bytes]) -> None:
         """Each without its end."""
         data = b"".join(line + b"\n" for line in lines)
-        while data:
-            data = data[os.write(self._file.fileno(), data) :]
-        os.fsync(self._file.fileno())
+        try:
+            while data:
+                data = data[os.write(self._file.fileno(), data) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:  # of a number it does not say which file it is
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
         self._file.close()
@@ -62,3 +68,12 @@ class Appended:
             line.startswith(begin[: len(line.rstrip(b"\n"))] if line[-1:] != b"\n" else begin) for begin in self._begins
         ):
             raise FileRefused(f"{self.path} is no file of submitjobs: a line of it begins with {line[:40]!r}")
+
+
+def _write_folder(folder: Path) -> None:
+    """Or a machine that goes down may lose a new file's name, and with it what was written there."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

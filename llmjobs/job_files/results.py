@@ -36,7 +36,7 @@ class Results:
         """The line's number, and its job as representation.py shows it."""
         lines = []
         for number, job in results:
-            lines.append(json.dumps({"line": number, **job}, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            lines.append(_written({"line": number, **job}))
             self._remember(number, job)
         self._file.add(lines)
 
@@ -58,6 +58,13 @@ class Results:
         self.done.add(number)
         if job["status"] != COMPLETED:
             self.failed[number] = why(job)
+
+
+def _written(result: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(result, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a model's half of a surrogate pair is no UTF-8
+        return json.dumps(result).encode()
 
 
 def why(job: Mapping[str, Any]) -> str:

@@ -87,7 +87,7 @@ class Run:
                     self._refuse(line, outcome)
             batch = [line for line, _ in again]
             if again:
-                self._wait_for_room(getattr(again[0][1], "retry_after_s", 1))
+                self._wait_for_room(again[0][1])
 
     def _take(self, batch: list[JobLine]) -> list[Outcome]:
         asked = [(line.asked, line.key or self._journal.key(line.number)) for line in batch]
@@ -113,11 +113,14 @@ class Run:
         where = f" ({error.param})" if error.param else ""
         self.failed[line.number] = f"not submitted: {error.code}: {error.message}{where}"
 
-    def _wait_for_room(self, retry_after_s: float) -> None:
+    def _wait_for_room(self, refusal: QueueFull | IdempotencyInProgress) -> None:
         """Results come in meanwhile."""
-        until_s = time.monotonic() + min(retry_after_s, FULL_WAIT_MAX_S)
+        why, wait_s = "a line's key is just being taken in elsewhere", 1.0
+        if isinstance(refusal, QueueFull):
+            why, wait_s = "the queue is full", min(refusal.retry_after_s, FULL_WAIT_MAX_S)
+        until_s = time.monotonic() + wait_s
         while (left_s := until_s - time.monotonic()) > 0:
-            self._bar.note(f"the queue is full: again in {left_s:.0f} s")
+            self._bar.note(f"{why}: again in {left_s:.0f} s")
             if self._open:
                 self._ask()
             time.sleep(min(left_s, ASK_EVERY_S))
@@ -125,25 +128,18 @@ class Run:
     def _ask(self) -> None:
         """Look at some of the jobs that have not ended, those that were looked at longest ago."""
         some = [self._open.popleft() for _ in range(min(ASKED_JOBS, len(self._open)))]
-        try:
-            states = self._patiently(
-                lambda: dict(Job.objects.filter(id__in=[job for _, job in some]).values_list("id", "state"))
-            )
-            ended = [(number, job) for number, job in some if states.get(job) in (*TERMINAL, None)]
-            self._end(ended, states)
-        except BaseException:
-            self._open.extendleft(reversed(some))
-            raise
-        known = set(ended)
-        self._open.extend(one for one in some if one not in known)
+        jobs = Job.objects.filter(id__in=[job for _, job in some])
+        going = self._patiently(lambda: set(jobs.exclude(state__in=TERMINAL).values_list("id", flat=True)))
+        ended = [(number, job) for number, job in some if job not in going]
+        self._open.extend((number, job) for number, job in some if job in going)
+        self._end(ended)
         self._bar.add(len(ended), len(self.failed))
 
-    def _end(self, ended: list[tuple[int, int]], states: dict[int, str]) -> None:
-        gone = [number for number, job in ended if job not in states]
-        self.failed |= dict.fromkeys(gone, GONE)
-        there = iter([(number, job) for number, job in ended if job in states])
-        while some := list(islice(there, SHOWN_JOBS)):
+    def _end(self, ended: list[tuple[int, int]]) -> None:
+        left = iter(ended)
+        while some := list(islice(left, SHOWN_JOBS)):
             found = self._patiently(lambda: Job.objects.select_related(*JOB_RELATED).in_bulk([job for _, job in some]))
+            self.failed |= {number: GONE for number, job in some if job not in found}
             shown = [
                 (number, representation.job_json(found[job], with_place=False)) for number, job in some if job in found
             ]

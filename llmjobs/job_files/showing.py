@@ -1,5 +1,6 @@
 """How far a run is, on a terminal: one line, drawn over itself. Elsewhere nothing."""
 
+import shutil
 import time
 from typing import TextIO
 
@@ -46,7 +47,8 @@ class Bar:
     def _draw(self, text: str) -> None:
         self._drawn_s = time.monotonic()
         if self._is_drawn:
-            self._out.write(f"\r\x1b[2K{text}")
+            room = shutil.get_terminal_size().columns - 1  # what goes on in a second line is not drawn over
+            self._out.write(f"\r\x1b[2K{text[:room]}")
             self._out.flush()
 
 

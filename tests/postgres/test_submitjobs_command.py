@@ -1,10 +1,13 @@
 """`manage.py submitjobs`: what becomes of a file's lines, what it says, and that it may be killed at any point."""
 
+import errno
 import fcntl
 import io
 import json
+import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -17,9 +20,11 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 
 from llmjobs import intake, queue
+from llmjobs.errors import IdempotencyInProgress
 from llmjobs.job_files import running
-from llmjobs.models import Job, JobRequest
-from tests.factories import make_client, make_worker
+from llmjobs.job_files.showing import Bar
+from llmjobs.models import Job, JobRequest, JobResult
+from tests.factories import make_client, make_job, make_worker
 from tests.hands import Hand
 from tests.helpers import eventually, process_environment
 from tests.live_process import ROOT
@@ -120,6 +125,9 @@ def test_fields_that_lines_leave_out_come_from_options(tmp_path, client, pool):
 
     assert Job.objects.get().priority == 8
 
+    run(write(tmp_path / "nulls.jsonl", {**fields, "model": None, "priority": None}), "--model", pool.name)
+    assert Job.objects.count() == 2, "null is as good as nothing"
+
 
 def test_standard_input_is_a_file_with_a_journal_of_its_own(jobs, tmp_path, monkeypatch):
     state = tmp_path / "state"
@@ -166,6 +174,32 @@ def test_a_torn_last_line_is_written_again_whole(jobs, tmp_path, settling):
         out.write_bytes(whole[:-cut])
         run(jobs, "--out", out)
         assert sorted(one["line"] for one in results(out)) == [1, 2, 3, 4, 5]
+
+
+def test_half_a_surrogate_pair_of_a_model_is_written_so_that_it_can_be_read(jobs, tmp_path, client):
+    job = make_job("completed", client=client)
+    JobResult.objects.filter(job=job).update(output='{"text": "\\ud83d"}')
+    journal = Path(f"{jobs}.state")
+    run(jobs)
+    queue.cancel(list(Job.objects.exclude(pk=job.pk).values_list("id", flat=True)))
+    journal.write_text(journal.read_text().replace(f"[1, {Job.objects.order_by('-id')[4].pk},", f"[1, {job.pk},"))
+    out = tmp_path / "results.jsonl"
+    run(jobs, "--out", out, "--state", journal)
+
+    assert results(out)[0]["output"] == {"text": "\ud83d"}
+
+
+def test_a_job_that_is_removed_just_before_it_is_fetched_is_told(jobs, monkeypatch):
+    run(jobs)
+    queue.cancel(list(Job.objects.values_list("id", flat=True)))
+    real = running.Run._end
+
+    def removed_before(self: Any, ended: Any) -> None:
+        Job.objects.filter(id=ended[-1][1]).delete()
+        real(self, ended)
+
+    monkeypatch.setattr(running.Run, "_end", removed_before)
+    assert "line 5: gone" in run(jobs, "--wait").err
 
 
 def test_a_job_that_retention_took_is_told(jobs, tmp_path):
@@ -234,6 +268,45 @@ def test_files_that_are_not_what_they_are_taken_for_are_refused_and_stay(jobs, t
     assert len(results(out)) == 5
 
 
+def test_what_can_not_be_written_is_named_and_the_rerun_goes_on(jobs, tmp_path, monkeypatch):
+    real, room = os.write, [100]  # the journal's first line fits
+
+    def full(number: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = real(number, data[: room[0]])
+        room[0] -= written
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(CommandError, match=r"jobs.jsonl.state: No space left on device") as refused:
+            run(jobs)
+    assert refused.value.returncode == 2
+    assert run(jobs).out.startswith("lines: 5 submitted")
+    assert Job.objects.count() == 5
+
+
+def test_what_can_not_be_read_again_is_refused(jobs, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/null")):
+        with pytest.raises(CommandError, match="expected a file that is read again") as refused:
+            run(jobs, "--out", path, "--state", tmp_path / "state")
+        assert refused.value.returncode == 2
+
+
+def test_a_new_journal_s_name_is_on_disk_before_anything_is_submitted(jobs, monkeypatch):
+    real, kinds = os.fsync, list[tuple[bool, int]]()
+
+    def noted(number: int) -> None:
+        kinds.append((stat.S_ISDIR(os.fstat(number).st_mode), Job.objects.count()))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    run(jobs)
+    assert kinds[0] == (True, 0)
+
+
 def test_two_at_once_do_not_share_a_journal(jobs):
     run(jobs)
     with Path(f"{jobs}.state").open() as held:
@@ -251,6 +324,22 @@ def test_a_full_queue_is_waited_for_in_order(jobs, client, settling, monkeypatch
     assert (done.code, done.err) == (0, "")
     found = [job.request.metadata["at"] for job in Job.objects.select_related("request").order_by("lane_order")]
     assert found == ["1", "2", "3", "4", "5"]
+
+
+def test_what_a_run_waits_for_is_said(jobs, client, settling, monkeypatch):
+    monkeypatch.setattr(running, "FULL_WAIT_MAX_S", 0.1)
+    real, is_held, said = intake.Intake.take, iter([True, False]), set[str]()
+
+    def held_once(self: Any, asked: Any) -> Any:
+        return [IdempotencyInProgress("wait")] * len(asked) if next(is_held, False) else real(self, asked)
+
+    monkeypatch.setattr(intake.Intake, "take", held_once)
+    monkeypatch.setattr(Bar, "note", lambda self, why: said.add(why.partition(":")[0]))
+    client.max_queued = 2
+    client.save()
+    run(jobs)
+
+    assert said == {"a line's key is just being taken in elsewhere", "the queue is full"}
 
 
 def test_a_database_that_is_away_for_a_moment_is_waited_for(jobs, monkeypatch):

@@ -38,7 +38,8 @@ def test_without_a_total_it_promises_nothing(clock):
     assert bar.text() == "submitting 500  500/s"
 
 
-def test_it_is_drawn_over_itself_and_is_quiet_where_nobody_looks(clock):
+def test_it_is_drawn_over_itself_and_is_quiet_where_nobody_looks(clock, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     for out, is_drawn in ((Terminal(), True), (io.StringIO(), False)):
         bar = Bar(out)
         bar.begin("waiting", 10)
@@ -51,6 +52,16 @@ def test_it_is_drawn_over_itself_and_is_quiet_where_nobody_looks(clock):
         assert said.count("\r\x1b[2K") == (3 if is_drawn else 0)
         assert ("again in 7 s" in said) is is_drawn
         assert said.endswith("\x1b[2K") is is_drawn
+
+
+def test_it_stays_within_one_line(clock, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    out = Terminal()
+    bar = Bar(out)
+    bar.begin("submitting", 1_000_000)
+    bar.show(123_456, 3)
+
+    assert out.getvalue() == "\r\x1b[2K" + bar.text()[:39]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (75, "1 min 15 s"), (7_380, "2 h 3 min")])

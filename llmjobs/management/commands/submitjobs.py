@@ -76,7 +76,7 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=STOPPED) from None
         except OSError as error:
             bar.end()
-            raise CommandError(f"{error.filename or file}: {error.strerror}", returncode=STOPPED) from None
+            raise CommandError(f"{error.filename or file}: {error.strerror or error}", returncode=STOPPED) from None
         except DatabaseError as error:
             bar.end()
             said = str(error).strip().partition("\n")[0]
