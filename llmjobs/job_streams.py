@@ -18,7 +18,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 from psycopg import AsyncConnection, sql
 
 from llmjobs.conf import conf
@@ -33,6 +33,7 @@ from llmjobs.states import SEQ_EPOCH, TERMINAL, EventType, StreamEvent
 
 POLL_S = 1.0  # the net under LISTEN, which a pooler may swallow
 ANSWER_S = 20.0  # a server that does not answer for so long is taken for gone
+LEAST_S = 1.0  # it has so long even where the caller would wait for less
 GIVE_UP_S = 60.0  # away for so long: a restart or a failover is over by then
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 1.0
 PAGE_ROWS, PAGE_BYTES = 500, 1 << 20  # what is read at once, but one event at least
@@ -164,7 +165,8 @@ class _Line:
             if self._conn is None:
                 return
             if not self._is_listening:
-                await self._conn.execute(sql.SQL("listen {}").format(sql.Identifier(EVENTS_CHANNEL)))
+                async with asyncio.timeout(ANSWER_S):
+                    await self._conn.execute(sql.SQL("listen {}").format(sql.Identifier(EVENTS_CHANNEL)))
                 self._is_listening = True
                 return
             async with aclosing(self._conn.notifies(timeout=max(within_s, 0.0))) as notices:
@@ -181,7 +183,8 @@ class _Line:
             return
         self._is_listening = False
         try:
-            await self._conn.execute("unlisten *")
+            async with asyncio.timeout(ANSWER_S):
+                await self._conn.execute("unlisten *")
         except GONE:
             await self.close()
 
@@ -202,7 +205,7 @@ class _Line:
         until, pause_s = clock() + min(patience_s, GIVE_UP_S), RETRY_FIRST_S
         while True:
             try:
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(min(ANSWER_S, max(patience_s, LEAST_S))):
                     if self._conn is None:
                         self._conn = await connect_async()
                     return await (await self._conn.execute(query, params)).fetchall()
@@ -222,7 +225,7 @@ def _shown(job: Job, event: StreamEvent) -> StreamEvent:
     """The log has only the state that a job ended in; its viewers get the job, or that it was requeued since."""
     if event.type != EventType.DONE:
         return event
-    found = Job.objects.select_related(*JOB_RELATED).filter(pk=job.pk).first()
+    found = _read(job)
     if found is not None and found.epoch == event.seq // SEQ_EPOCH:
         return event._replace(data=job_json(found, base_url=conf.site_url.rstrip("/"), with_place=False))
     note = {"id": str(job.public_id), "object": "job", "status": event.data.get("status")}
@@ -231,10 +234,22 @@ def _shown(job: Job, event: StreamEvent) -> StreamEvent:
 
 def _refresh(job: Job) -> None:
     """All of it, with what belongs to it: a coroutine could not ask for that later."""
-    found = Job.objects.select_related(*JOB_RELATED).filter(pk=job.pk).first()
+    found = _read(job)
     if found is None:
         raise JobNotFound("The job has ended, and was removed since.")
     job.__dict__.update(found.__dict__)
+
+
+def _read(job: Job) -> Job | None:
+    """What cut the line has cut this connection too, which Django opens again at the next request only."""
+    jobs = Job.objects.select_related(*JOB_RELATED).filter(pk=job.pk)
+    try:
+        return jobs.first()
+    except (OperationalError, InterfaceError):
+        if connection.in_atomic_block:
+            raise
+        connection.close()
+        return jobs.first()
 
 
 def _not_found(error: JobNotFound) -> Exception:

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from django.tasks.base import Task, TaskError, TaskResult, TaskResultStatus
-from django.tasks.exceptions import TaskResultDoesNotExist
+from django.tasks.exceptions import InvalidTask, InvalidTaskBackend, TaskResultDoesNotExist
 from django.utils.dateparse import parse_datetime
 from django.utils.module_loading import import_string
 from django.utils.timezone import get_default_timezone, is_aware, make_aware
@@ -23,7 +23,7 @@ from django.utils.timezone import get_default_timezone, is_aware, make_aware
 from llmjobs import handlers, submissions
 from llmjobs.errors import InvalidRequest, LlmjobsError
 from llmjobs.models import Attempt, Job
-from llmjobs.states import State
+from llmjobs.states import DEAD_LETTERS, State
 from llmjobs.submitting import owner_of, submit_submission
 
 ATTEMPTS_MAX = 1_000  # shown; a job that is refused by a rate limit for a day has more
@@ -100,12 +100,15 @@ def _task(kept: Mapping[str, Any]) -> Task[..., Any]:
         raise TaskResultDoesNotExist(f"expected a task at {kept['path']}, got {error}") from error
     if not isinstance(found, Task):
         raise TaskResultDoesNotExist(f"expected a task at {kept['path']}, got a {type(found).__name__}")
-    return found.using(
-        priority=kept["priority"],
-        queue_name=kept["queue"],
-        run_after=kept["run_after"] and parse_datetime(kept["run_after"]),
-        backend=kept["backend"],
-    )
+    try:
+        return found.using(
+            priority=kept["priority"],
+            queue_name=kept["queue"],
+            run_after=kept["run_after"] and parse_datetime(kept["run_after"]),
+            backend=kept["backend"],
+        )
+    except (InvalidTask, InvalidTaskBackend) as error:  # the settings have changed since
+        raise TaskResultDoesNotExist(f"expected {kept['path']} as it was enqueued, got: {error}") from error
 
 
 def _result(job: Job, task: Task[..., Any], kept: Mapping[str, Any]) -> TaskResult[..., Any]:
@@ -116,7 +119,7 @@ def _result(job: Job, task: Task[..., Any], kept: Mapping[str, Any]) -> TaskResu
         status=STATUS.get(State(job.state), TaskResultStatus.FAILED),
         enqueued_at=job.created_at,
         started_at=attempts[0].claimed_at if attempts else None,
-        last_attempted_at=attempts[-1].claimed_at if attempts else None,
+        last_attempted_at=job.started_at,
         finished_at=job.finished_at,
         args=kept["args"],
         kwargs=kept["kwargs"],
@@ -132,7 +135,9 @@ def _result(job: Job, task: Task[..., Any], kept: Mapping[str, Any]) -> TaskResu
 def _errors(job: Job, attempts: list[Attempt]) -> list[TaskError]:
     """Of the attempts that failed; and why there is no answer, where no attempt says it."""
     said = [f"{each.error_code}: {each.error_message or ''}" for each in attempts if each.error_code]
-    if job.is_terminal and job.state != State.COMPLETED and not (attempts and attempts[-1].error_code):
+    if job.state in (State.CANCELLED, State.EXPIRED):
+        said.append(f"The job ended as {job.state}.")
+    elif job.state in DEAD_LETTERS and not (attempts and attempts[-1].error_code):
         last = getattr(job, "result", None)
         why = f"{last.error_code}: {last.error_message or ''}" if last and last.error_code else None
         said.append(why or f"The job ended as {job.state}.")

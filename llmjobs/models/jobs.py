@@ -9,7 +9,7 @@ job, and retention removes them with it.
 import json
 from collections.abc import AsyncGenerator, Generator
 from importlib import import_module
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
@@ -77,6 +77,10 @@ class Job(models.Model):
     expires_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True, help_text="Of the latest attempt.")
     finished_at = models.DateTimeField(null=True)
+
+    if TYPE_CHECKING:  # for hosts that check types without Django's plugin; `result` raises before there is one
+        request: "JobRequest"
+        result: "JobResult"
 
     class Meta:
         ordering = ["-id"]

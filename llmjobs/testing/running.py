@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from llmjobs.providers.calls import Call
 
 LOOK_S = 0.02
-RELEASED_S = 20.0  # for a worker that was told to stop: it writes what it has
 NAMED_MAX = 5
 # What would make a test wait: how often a worker looks, and how long it waits before it tries again.
 QUICK = {
     "LLMJOBS_POLL_S": 0.05, "LLMJOBS_SWEEP_EVERY_S": 0.1, "LLMJOBS_EVENT_TICK_MS": 10, "LLMJOBS_HEARTBEAT_S": 0.5,
     "LLMJOBS_BACKOFF_BASE_S": 0.01, "LLMJOBS_BACKOFF_CAP_S": 0.05, "LLMJOBS_PROBE_S": 0.1, "LLMJOBS_PROBE_MAX_S": 0.1,
 }  # fmt: skip
-PATIENT = {"LLMJOBS_SWEEP_EVERY_S": 3600.0}  # what is to be tried again stays scheduled
+PATIENT = {"LLMJOBS_RETRY_SHARE": 0.0, "LLMJOBS_RETRY_MIN_PER_S": 0.0}  # what is to be tried again stays scheduled
+SILENT = {"LLMJOBS_WEBHOOK_CONCURRENCY": 0}  # deliveries stay pending: an address in a test may be somebody's
 LEFT = """
 select exists (select from llmjobs_job where state in ('queued', 'running'))
     or exists (
@@ -170,7 +170,7 @@ def _at(url: str, *, retries: bool) -> Iterator[Callable[[int], _AtSimulator]]:
     names = Provider.objects.exclude(api_key_env="").values_list("api_key_env", flat=True)
     with (
         patch.dict(os.environ, dict.fromkeys(names, "simulated")),
-        override_settings(**QUICK | ({} if retries else PATIENT)),
+        override_settings(**QUICK | SILENT | ({} if retries else PATIENT)),
     ):
         yield lambda concurrency: _AtSimulator(url, concurrency)
 
@@ -182,11 +182,12 @@ def _run_worker(
     from llmjobs.worker import Options, Worker
 
     results: list[bool | BaseException] = []
+    given_up = threading.Event()
 
     async def work() -> bool:
         worker = Worker(Options(concurrency=concurrency, max_jobs=max_jobs), providers(concurrency))
         running = asyncio.create_task(worker.run())
-        is_over = await _until_quiet(running, timeout_s, looks=max_jobs is None)
+        is_over = await _until_quiet(running, given_up, timeout_s, looks=max_jobs is None)
         worker.stop()
         if not is_over:
             worker.stop()  # hands back what runs
@@ -203,20 +204,26 @@ def _run_worker(
 
     running = threading.Thread(target=thread, name="llmjobs run_jobs")
     running.start()
-    running.join()
+    try:
+        running.join()
+    finally:  # Ctrl-C, or the time-out of a test
+        given_up.set()
+        running.join()
     if isinstance(results[0], BaseException):
         raise results[0]
     return results[0]
 
 
-async def _until_quiet(running: "asyncio.Task[Any]", timeout_s: float, *, looks: bool) -> bool:
+async def _until_quiet(
+    running: "asyncio.Task[Any]", given_up: threading.Event, timeout_s: float, *, looks: bool
+) -> bool:
     """`looks`: until nothing is left; else until the worker ends by itself."""
     from llmjobs.database import connect_async
 
     clock = asyncio.get_running_loop().time
     until = clock() + timeout_s
     async with await connect_async() as conn:
-        while clock() < until and not running.done():
+        while clock() < until and not running.done() and not given_up.is_set():
             if looks:
                 left = await (await conn.execute(LEFT, [until - clock()])).fetchone()
                 if left is None or not left[0]:

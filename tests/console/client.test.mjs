@@ -95,11 +95,12 @@ test("a proxy's page of HTML is an LLMJobsError too", async () => {
   assert.deepEqual([error.constructor, error.status, error.code], [LLMJobsError, 500, "http_error"]);
 });
 
-test("Retry-After may be a date", async () => {
-  const header = new Date(Date.now() + 30_000).toUTCString();
-  answer = (_, response) => refuse(response, 429, "rate_limit_exceeded", {}, { "Retry-After": header });
+test("Retry-After may be a date, by the server's clock, however ours goes", async () => {
+  const at = (ms) => new Date(ms).toUTCString();
+  const anHourAgo = Date.now() - 3_600_000;
+  answer = (_, response) => refuse(response, 429, "rate_limit_exceeded", {}, { "Retry-After": at(anHourAgo + 30_000), Date: at(anHourAgo) });
   const { retryAfter } = await llmjobs.get("j").catch((caught) => caught);
-  assert.ok(retryAfter > 25 && retryAfter <= 30, `${retryAfter} s`);
+  assert.equal(retryAfter, 30);
 });
 
 test("a poll tells when the server wants to be asked again", async () => {
@@ -123,6 +124,23 @@ test("wait ends at its timeout", async () => {
   answer = (_, response) => json(response, 200, { id: "j", status: "running" }, { "Retry-After": "30" });
   const error = await llmjobs.wait("j", { timeoutS: 0.2 }).catch((caught) => caught);
   assert.equal(error.code, "wait_timeout");
+});
+
+test("wait leaves a server that says nothing soon after its timeout, and asks for no longer than that", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  let come;
+  const asked = new Promise((resolve) => { come = resolve; });
+  answer = come;
+  let error;
+  llmjobs.wait("j", { timeoutS: 0.001 }).catch((caught) => { error = caught; });
+  await asked;
+  let ms = 0;
+  for (; !error && ms < 20_000; ms += 10) {
+    context.mock.timers.tick(10);
+    await new Promise(setImmediate);
+  }
+  assert.equal(error?.code, "wait_timeout", `after ${ms} ms`);
+  assert.ok(Number(/wait=(.+)$/.exec(requests[0].url)[1]) <= 0.001, requests[0].url);
 });
 
 test("wait for a job that is not there is refused at once", async () => {
@@ -228,8 +246,9 @@ test("the stream of all jobs names the job of each event", async () => {
 
 function webSockets(...scripts) {
   const opened = [];
-  return {
+  const sockets = {
     opened,
+    unheard: 0, // errors to which nobody listened
     WebSocket: class {
       constructor(url, protocols) {
         opened.push({ url, protocols, socket: this });
@@ -238,12 +257,14 @@ function webSockets(...scripts) {
           open: () => this.onopen?.({}),
           send: (...events) => events.forEach((event) => this.onmessage?.({ data: JSON.stringify(event) })),
           close: (code, reason = "") => this.onclose?.({ code, reason }),
+          error: () => { if (this.onerror) this.onerror({}); else sockets.unheard++; },
         }));
       }
 
       close() { this.isClosed = true; }
     },
   };
+  return sockets;
 }
 
 const overSockets = (sockets) => new LLMJobs({ baseUrl: `http://127.0.0.1:${server.address().port}`, apiKey: "llmj_key", WebSocket: sockets.WebSocket });
@@ -304,11 +325,42 @@ test("a server that opens and closes at once is asked more and more slowly", asy
   assert.ok(performance.now() - began >= 125 + 250 + 500, `${performance.now() - began} ms`);
 });
 
-test("a close without done asks whether the job is over", async () => {
+test("a close without done is an end where the job had ended before, and nothing came", async () => {
   answer = (_, response) => json(response, 200, DONE);
-  const sockets = webSockets(({ open, close }) => { open(); close(1000); });
+  const shut = ({ open, close }) => { open(); close(1000); };
+  const sockets = webSockets(shut, shut);
   assert.deepEqual(await all(overSockets(sockets).stream("j", { after: 9 })), []);
-  assert.equal(requests[0].url, "/api/jobs/j");
+  assert.deepEqual(requests.map(({ url }) => url), ["/api/jobs/j"]);
+});
+
+test("a stream that is closed while the job ends is whole all the same", async () => {
+  const log = [block(1, "delta", { text: "a" }), block(2, "delta", { text: "b" }), block(3, "done", DONE)];
+  answer = ({ url }, response) => {
+    if (!url.includes("/events")) json(response, 200, DONE);
+    else if (url.endsWith("after=0")) stream(response, log[0]).end(); // a reader who was too slow, a server that stops
+    else stream(response, ...log.slice(1));
+  };
+  assert.deepEqual((await all(llmjobs.stream("j"))).map(({ seq }) => seq), [1, 2, 3]);
+});
+
+test("the errors of a socket are heard, also after it was given up: where nobody hears them, some end the program", async () => {
+  const sockets = webSockets(
+    ({ error, close }) => { error(); close(1006); },
+    ({ open, send, error }) => { open(); send({ seq: 1, type: "done", data: DONE }); setTimeout(error); },
+  );
+  answer = (_, response) => response.destroy(); // what is tried beside them
+  assert.equal((await all(overSockets(sockets).stream("j"))).length, 1);
+  await new Promise((resolve) => { setTimeout(resolve, 10); });
+  assert.equal(sockets.unheard, 0);
+});
+
+test("an abort holds back what had come already", async () => {
+  const stopper = new AbortController();
+  const deltas = [1, 2, 3].map((seq) => ({ seq, type: "delta", data: { text: "a" } }));
+  const events = overSockets(webSockets(({ open, send }) => { open(); send(...deltas); })).stream("j", { signal: stopper.signal });
+  await events.next();
+  stopper.abort();
+  assert.equal((await events.next().catch((caught) => caught)).name, "AbortError");
 });
 
 test("a reader who is slower than 10,000 events loses none: the socket is given up and resumed", async () => {

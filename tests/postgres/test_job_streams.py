@@ -7,12 +7,13 @@ from contextlib import aclosing, closing
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 
 from llmjobs import job_streams, queue
 from llmjobs.errors import DatabaseUnavailable, JobNotFound, NotAllowed, WaitTimedOut
 from llmjobs.models import Job, JobEvent
 from llmjobs.states import State
+from tests.chaos.database_proxy import database_proxy
 from tests.factories import make_job
 from tests.hands import submit
 from tests.helpers import aeventually, eventually
@@ -136,6 +137,37 @@ def test_a_wait_returns_the_job_as_it_ended(client, pool, hand):
     assert eventually(lambda: _none(followers())) is None
 
 
+def test_what_cut_djangos_own_connection_too_does_not_show(client, pool, hand):
+    [job] = submit(client, pool)
+    hand.settle(*hand.claim(pool), output_text="Hello.")
+    for follow in (lambda: job.wait().output_text, lambda: list(job.stream())[-1].data["output_text"]):
+        hand.run(hand.connection.execute("select pg_terminate_backend(%s, 5000)", [_session()]))
+        assert follow() == "Hello."
+    with pytest.raises(OperationalError), transaction.atomic():  # what a transaction wrote is lost: that must show
+        hand.run(hand.connection.execute("select pg_terminate_backend(%s, 5000)", [_session()]))
+        pytest.fail(f"expected an error, got {job.wait()}")
+
+
+async def test_a_server_that_falls_silent_is_given_up_wherever_it_was_asked(transactional_db, settings, monkeypatch):
+    """Frozen when it is told to listen, which nobody waits for longer than for an answer."""
+    monkeypatch.setattr(job_streams, "ANSWER_S", 0.2)
+    monkeypatch.setattr(job_streams, "GIVE_UP_S", 0.2)
+    job = await sync_to_async(make_job)()
+    with database_proxy() as proxy:
+        settings.LLMJOBS_LISTEN_DSN = proxy.url
+        real = job_streams._Line.wait
+
+        async def wait(line, within_s):
+            proxy.freeze()
+            await real(line, within_s)
+
+        monkeypatch.setattr(job_streams._Line, "wait", wait)
+        async with asyncio.timeout(120):
+            with pytest.raises(DatabaseUnavailable):
+                await job.await_()
+    await sync_to_async(connections.close_all)()
+
+
 def test_a_database_that_stays_away_is_told_in_time(client, pool, monkeypatch):
     [job] = submit(client, pool)
     monkeypatch.setattr("llmjobs.job_streams.connect_async", _away)
@@ -165,6 +197,12 @@ async def test_coroutines_are_woken_and_who_is_busy_does_not_listen(transactiona
         assert event.seq
         break
     await sync_to_async(connections.close_all)()
+
+
+def _session():
+    """Of Django's connection here."""
+    connection.ensure_connection()
+    return connection.connection.info.backend_pid
 
 
 async def _are(found, count):

@@ -1,6 +1,8 @@
 """The backend for Django's TASKS: tasks are jobs, as the standard interface shows them. Needs Django 6."""
 
+import sys
 from datetime import timedelta
+from types import ModuleType
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -8,10 +10,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from llmjobs import queue
+from llmjobs.docs.contents import BY_SLUG
+from llmjobs.docs.fences import blocks
 from llmjobs.errors import InvalidRequest, QueueFull
 from llmjobs.models import Client, HandlerCall, Job
 from llmjobs.testing import SimulatorProcess, run_jobs
-from tests.factories import make_job
+from tests.factories import make_job, make_model
 from tests.host_handlers import saved
 
 pytest.importorskip("django.tasks", reason="django.tasks came with Django 6")
@@ -54,6 +58,28 @@ def simulator():
 
 def job_of(result):
     return Job.objects.select_related("request", "pool", "client").get(public_id=result.id)
+
+
+def test_the_page_of_the_documentation_does_what_it_says(settings, simulator, pool, monkeypatch, capsys):
+    """Its blocks of Python: the settings, `shop/tasks.py`, and who enqueues; a worker runs before he asks again."""
+    page = BY_SLUG["django-tasks"].path.read_text()
+    configured, defined, used = [block.code for block in blocks(page) if block.kind == "python"]
+    enqueued, asked = used.split("result = summarise.get_result")
+    names, shop = {}, ModuleType("shop.tasks")
+    make_model("gpt-4.1-mini", provider=pool.provider)
+    monkeypatch.setitem(sys.modules, "shop", ModuleType("shop"))
+    monkeypatch.setitem(sys.modules, "shop.tasks", shop)
+
+    def run(code, names):
+        exec(code, names)  # noqa: S102 (a page of ours)
+
+    run(configured, names)
+    settings.TASKS = names["TASKS"]
+    run(defined, vars(shop))
+    run(enqueued, names)
+    [job] = run_jobs(simulator_url=simulator.url)
+    run(f"result = summarise.get_result{asked}", names)
+    assert capsys.readouterr().out == f"SUCCESSFUL {job.output_text}\n"
 
 
 def test_a_task_is_a_job_and_its_result_tells_how_that_went(tasks, simulator, client, pool):
@@ -139,6 +165,24 @@ def test_a_task_that_fails_tells_of_each_attempt(tasks, simulator):
     assert len(gone.errors) == 1 and gone.worker_ids == []
     with pytest.raises(ValueError, match="failed"):
         _ = bad.return_value
+
+
+def test_what_was_cancelled_says_so_beside_what_failed_before(tasks, simulator):
+    result = tasks.summarise.enqueue("[[fault=server_error]]")
+    run_jobs(simulator_url=simulator.url, until_empty=False)
+    queue.cancel([job_of(result).pk])
+    result.refresh()
+    failed, cancelled = (error.traceback for error in result.errors)
+    assert failed.startswith("server_error: ") and cancelled == "The job ended as cancelled."
+
+
+def test_a_result_whose_queue_is_gone_is_told_as_one_that_is_not_there(tasks, settings):
+    result = tasks.summarise.using(queue_name="night").enqueue("a")
+    llm = settings.TASKS["llm"]
+    options = {name: value for name, value in llm["OPTIONS"].items() if name != "queues"}
+    settings.TASKS = {**settings.TASKS, "llm": {**llm, "QUEUES": ["default"], "OPTIONS": options}}
+    with pytest.raises(TaskResultDoesNotExist, match="Queue 'night' is not valid"):
+        tasks.summarise.get_result(result.id)
 
 
 def test_an_answer_that_is_no_text_comes_as_the_provider_gave_it(tasks, simulator):

@@ -6,11 +6,12 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from llmjobs.models import Attempt, Job, Provider, Tier, Worker
+from llmjobs.models import Attempt, Job, Provider, Tier, WebhookDelivery, Worker
 from llmjobs.queue import cancel, submit, submit_many
 from llmjobs.testing import HandlerFailed, JobsLeft, SimulatorProcess, arun_jobs, make_client, run_jobs
 from tests import host_handlers
 from tests.factories import make_model, make_provider
+from tests.helpers import eventually
 
 HELLO = [{"role": "user", "content": "Hello."}]
 
@@ -55,10 +56,12 @@ def test_retries_run_and_tools_are_called_as_the_test_says(llm_client, llm_simul
 
 
 def test_one_attempt_each_where_that_is_asked_for(llm_client, llm_simulator):
-    llm_simulator.fails("server_error")
-    for _ in range(2):
-        submit(client=llm_client, model="m", messages=HELLO, max_attempts=5)
-    assert [(job.state, job.attempt) for job in run_jobs(until_empty=False)] == [("scheduled", 1)] * 2
+    """One after the other, so that the first would be due again long before the last has its turn."""
+    llm_simulator.fails("server_error", times=1)
+    submit_many(client=llm_client, jobs=[{"model": "m", "messages": HELLO, "max_attempts": 5}] * 8)
+    ran = run_jobs(until_empty=False, concurrency=1)
+    assert [(job.state, job.attempt) for job in ran] == [("scheduled", 1)] * 8
+    assert [(job.state, job.attempt) for job in run_jobs()] == [("completed", 2)] * 8
 
 
 def test_what_did_not_end_in_time_is_named_and_what_is_due_much_later_is_not_waited_for(llm_client, llm_simulator):
@@ -79,6 +82,40 @@ def test_a_handler_that_raises_fails_the_test(llm_client, llm_simulator):
         run_jobs()
     job.refresh_from_db()
     assert job.state == "completed", "the end stands"
+
+
+def test_no_webhook_is_sent(llm_client, llm_simulator):
+    """The first is due when the worker begins: it would be sent at once."""
+    asked = {"model": "m", "messages": HELLO, "webhook_url": "https://hooks.invalid/llmjobs"}
+    cancel([submit(client=llm_client, **asked).id])
+    submit(client=llm_client, **asked)
+    assert [job.state for job in run_jobs()] == ["completed"]
+    told = WebhookDelivery.objects.order_by("id").values_list("type", "state", "retry_until")
+    assert list(told) == [("job.cancelled", "pending", None), ("job.completed", "pending", None)]
+
+
+def test_who_is_interrupted_leaves_no_worker_behind(llm_client, llm_simulator, monkeypatch):
+    llm_simulator.fails("stall")
+    job = submit(client=llm_client, model="m", messages=HELLO)
+    join, interrupted = threading.Thread.join, []
+
+    def interrupt(thread, timeout=None):
+        if "run_jobs" in thread.name and not interrupted:
+            interrupted.append(thread)
+            eventually(lambda: _called(llm_simulator))
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs()
+    assert not interrupted[0].is_alive()
+    job.refresh_from_db()
+    assert job.state == "queued", "handed back"
+
+
+def _called(simulator):
+    assert simulator.ledger()
 
 
 @pytest.mark.django_db

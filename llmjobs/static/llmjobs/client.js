@@ -38,6 +38,7 @@ const CLOSED_MOST_MS = 3_600_000; // whatever Retry-After says, the server is as
 const JITTER = 0.25; // upward only, of a Retry-After: several programs that were told the same shall not return as one
 const TELL_MS = 50; // who waits is told of what has changed so often: each submit that is taken moves up all others
 const WAIT_S = 30; // of one long poll; the server allows 60, proxies often less
+const LAST_MS = 5_000; // of the last one of a `wait`: its answer may come so late, and a server that says nothing is left
 const MANY_LINES = 1_000; // of one bulk request; the server takes 10,000
 const MANY_CHARS = 4_000_000;
 const BUFFER_MAX = 10_000; // events that a slow reader may leave unread before its socket is closed, and resumed later
@@ -160,10 +161,7 @@ export class LLMJobs {
    * @returns {Promise<{job: Job, retryAfter: number|null}>}
    */
   async poll(id, { waitS, signal } = {}) {
-    const timeoutMs = (waitS ?? 0) * 1000 + this.#timeoutMs;
-    return this.#request(`${jobPath(id)}${query({ wait: waitS })}`, { signal, timeoutMs }, async (response) => (
-      { job: await response.json(), retryAfter: secondsOf(response.headers.get("Retry-After")) }
-    ));
+    return this.#poll(id, { waitS, signal, lateMs: this.#timeoutMs });
   }
 
   /**
@@ -199,7 +197,8 @@ export class LLMJobs {
       if (leftS <= 0) throw new LLMJobsError(`Job ${id} was not terminal within ${timeoutS} s`, { code: "wait_timeout" });
       let delay;
       try {
-        const { job, retryAfter } = await this.poll(id, { waitS: Math.ceil(Math.min(WAIT_S, leftS)), signal });
+        const lateMs = leftS > WAIT_S ? this.#timeoutMs : Math.min(this.#timeoutMs, LAST_MS);
+        const { job, retryAfter } = await this.#poll(id, { waitS: Math.min(WAIT_S, leftS), signal, lateMs });
         if (TERMINAL.has(job.status)) return job;
         failures = 0;
         delay = delayMs(1, retryAfter);
@@ -220,12 +219,20 @@ export class LLMJobs {
    */
   async *stream(id, { after = 0, signal, onState } = {}) {
     let seq = after;
+    let askedAfter; // of the present connection
+    let hadEnded = false; // before that was opened, so that it would have brought what was left
+    const position = () => (askedAfter = seq);
     const source = {
-      webSocket: () => `/ws/jobs/${encodeURIComponent(id)}/?after=${seq}`,
-      serverSentEvents: () => `${jobPath(id)}/events?after=${seq}`,
+      webSocket: () => `/ws/jobs/${encodeURIComponent(id)}/?after=${position()}`,
+      serverSentEvents: () => `${jobPath(id)}/events?after=${position()}`,
       eventOf: (fields) => ({ seq: Number(fields.id), type: fields.event, data: JSON.parse(fields.data) }),
       failures: 0,
-      isOver: async () => TERMINAL.has((await this.get(id, { signal })).status),
+      // A server or a proxy may close at any event: nothing more comes where a job that had ended brought nothing at all.
+      isOver: async () => {
+        if (hadEnded && seq === askedAfter) return true;
+        hadEnded = TERMINAL.has((await this.get(id, { signal })).status);
+        return false;
+      },
     };
     for await (const event of this.#follow(source, { signal, onState })) {
       source.failures = 0;
@@ -306,6 +313,7 @@ export class LLMJobs {
     let isOpen = false;
     socket.onopen = () => { isOpen = true; opened(); wake(); };
     socket.onclose = (event) => { close = event; wake(); };
+    socket.onerror = () => {}; // a close follows. Stays: where none listens, Node's `ws` ends the program
     socket.onmessage = (message) => {
       arrived.push(message.data);
       if (arrived.length >= BUFFER_MAX) { close = { code: "replace" }; socket.close(); socket.onmessage = null; }
@@ -318,7 +326,10 @@ export class LLMJobs {
         signal?.throwIfAborted();
         const events = arrived;
         arrived = [];
-        for (const text of events) yield JSON.parse(text);
+        for (const text of events) {
+          signal?.throwIfAborted();
+          yield JSON.parse(text);
+        }
         if (arrived.length) continue;
         if (close) return endingOf(close);
         const isSilent = await until((resolve) => { wake = resolve; }, isOpen ? this.#silenceMs : this.#timeoutMs);
@@ -363,6 +374,14 @@ export class LLMJobs {
       signal?.removeEventListener("abort", stop);
       stop();
     }
+  }
+
+  /** `lateMs`: for how long the answer may be missing once the server should have given it. */
+  #poll(id, { waitS, signal, lateMs }) {
+    const timeoutMs = (waitS ?? 0) * 1000 + lateMs;
+    return this.#request(`${jobPath(id)}${query({ wait: waitS })}`, { signal, timeoutMs }, async (response) => (
+      { job: await response.json(), retryAfter: retryAfterOf(response) }
+    ));
   }
 
   /** A function that sends `text` to `path`, for the line: as often as it takes. */
@@ -696,7 +715,7 @@ async function errorOf(response) {
     code: said?.code ?? "http_error",
     type: said?.type ?? null,
     param: said?.param ?? null,
-    retryAfter: secondsOf(response.headers.get("Retry-After")),
+    retryAfter: retryAfterOf(response),
     shouldRetry: response.headers.get("x-should-retry") !== "false",
     requestId: response.headers.get("x-request-id"),
   });
@@ -711,10 +730,15 @@ function unreachable(cause, message = "The server could not be reached") {
   return new LLMJobsError(message, { code: "connection_error", cause });
 }
 
-/** @param {string|null} header seconds, or an HTTP date */
-function secondsOf(header) {
+/**
+ * In seconds: a Retry-After is a number of these, or an HTTP date, which counts by the clock of who said it.
+ * @param {Response} response
+ */
+function retryAfterOf({ headers }) {
+  const header = headers.get("Retry-After");
   if (!header) return null;
-  const seconds = Number.isNaN(Number(header)) ? (Date.parse(header) - Date.now()) / 1000 : Number(header);
+  const now = Date.parse(headers.get("Date") ?? "") || Date.now();
+  const seconds = Number.isNaN(Number(header)) ? (Date.parse(header) - now) / 1000 : Number(header);
   return Number.isFinite(seconds) ? Math.max(0, seconds) : null;
 }
 
