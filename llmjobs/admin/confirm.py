@@ -41,7 +41,7 @@ class ReasonForm(forms.Form):
 class Question:
     """`action` is the action's name, `title` and `button` are what people read, `lines` (what, how many selected).
 
-    `hidden`: (name, value) that come back with the answer.
+    `hidden`: (name, value) that come back with the answer. `is_idle`: nothing would be done, so it can't be answered.
     """
 
     action: str
@@ -51,6 +51,7 @@ class Question:
     notes: Sequence[str] = field(default=())
     up_to: int | None = None
     hidden: Sequence[tuple[str, str]] = field(default=())
+    is_idle: bool = False
 
 
 def is_confirmed(request: HttpRequest) -> bool:

@@ -195,6 +195,7 @@ def _question(
         lines=lines,
         notes=[*notes, *filter(None, [ACTIONS[name][3]])],
         hidden=[*replace(asked, until=until).query(prefix=OF), ("token", str(uuid4()))],
+        is_idle=found.jobs == 0,
     )
     return confirm.asked(page, request, question, form=form)
 

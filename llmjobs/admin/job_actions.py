@@ -155,6 +155,7 @@ def question(request: HttpRequest, queryset: QuerySet[Job], verb: Verb) -> confi
         notes=notes,
         up_to=_newest(request),
         hidden=[("token", str(uuid4()))],
+        is_idle=found is not None and acts == 0 and total < COUNTED_MAX,
     )
 
 

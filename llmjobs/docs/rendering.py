@@ -90,7 +90,7 @@ def coloured(block: Block) -> str:
     code = highlight(block.code, lexer, _formatter)
     return (
         f'<figure class="code" data-kind="{kind}">{name}'
-        f'<pre tabindex="0" role="region" aria-label="{label}"><code>{code}</code></pre></figure>'
+        f'<pre tabindex="0" role="group" aria-label="{label}"><code>{code}</code></pre></figure>'
     )
 
 
@@ -176,7 +176,7 @@ def _add_anchor(heading: Element) -> None:
 
 
 def _scrolling(table: Element) -> Element:
-    frame = Element("div", {"class": "table", "tabindex": "0", "role": "region", "aria-label": "Table"})
+    frame = Element("div", {"class": "table", "tabindex": "0", "role": "group", "aria-label": "Table"})
     frame.append(table)
     frame.tail = table.tail
     return frame

@@ -128,6 +128,11 @@ def test_who_may_not_read_prompts_reads_no_words_of_errors(letters: Any) -> None
     assert "Saw: timeout" in text_of(staff("view_deadletter", "view_job_content").get(URL))
 
 
+def test_a_question_about_no_letter_can_not_be_answered(letters: Any) -> None:
+    operator = staff("view_deadletter", "discard_job")
+    assert 'value="Discard 0 dead letters" disabled' in text_of(ask(operator, "discard", error="never seen"))
+
+
 def test_each_action_has_its_permission(letters: Any) -> None:
     viewer = staff("view_deadletter", "view_job")
     assert "Requeue" not in text_of(viewer.get(URL))

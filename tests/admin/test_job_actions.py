@@ -41,6 +41,15 @@ def test_asking_changes_nothing_and_counts_by_state(browser: Browser) -> None:
     assert LogEntry.objects.count() == 0
 
 
+def test_a_question_about_nothing_can_not_be_answered(browser: Browser) -> None:
+    over, waiting = make_job("completed"), make_job("queued")
+    idle, useful = (text_of(ask(browser, URL, "reprioritize", *jobs)) for jobs in ([over], [over, waiting]))
+    assert 'value="Change the priority of 0 jobs" disabled' in idle
+    assert "There is nothing to do." in idle
+    assert 'value="Change the priority of 1 job">' in useful
+    assert "There is nothing to do." not in useful
+
+
 def test_requeue_does_what_it_can_and_says_what_it_left_alone(browser: Browser) -> None:
     jobs = [make_job(state) for state in State]
     Inbox.objects.all().delete()

@@ -11,6 +11,7 @@ from django.test import Client as Browser
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from llmjobs import queue
 from llmjobs.admin.cells import TEXT_CHARS_MAX
 from llmjobs.admin.job_page import ATTEMPTS_MAX, EVENTS_MAX
 from llmjobs.models import Attempt, Job, JobEvent, JobRequest, JobResult
@@ -223,6 +224,15 @@ def test_a_waiting_job_says_why_it_waits(browser: Browser) -> None:
 def test_a_page_offers_what_the_state_allows(browser: Browser, state: str, buttons: list[str]) -> None:
     page = text_of(browser.get(page_url(make_job(state))))
     assert [label for label in ("Requeue", "Cancel") if f">{label}…</button>" in page] == buttons
+
+
+def test_a_letter_that_was_discarded_is_not_offered_to_be_discarded_again(browser: Browser) -> None:
+    job = make_job("dead")
+    assert "Discard…</button>" in text_of(browser.get(page_url(job)))
+    queue.discard([job.pk])
+    assert "Discard…</button>" not in text_of(browser.get(page_url(job)))
+    queue.restore([job.pk])
+    assert "Discard…</button>" in text_of(browser.get(page_url(job)))
 
 
 def test_buttons_are_for_those_who_may(browser: Browser) -> None:

@@ -4,17 +4,17 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
+from llmjobs import sharing
 from llmjobs.models import Client
 from tests.browser.axe import faults_of
-from tests.browser.chromium import WAIT_MS, Witness
+from tests.browser.chromium import Witness
 from tests.browser.conftest import Site, apart
-from tests.browser.test_page import status, submit, text
-from tests.factories import make_client
+from tests.browser.test_page import row, status, submit, text
+from tests.factories import make_client, make_job
 
 pytestmark = pytest.mark.django_db
-expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,16 @@ def test_a_key_is_made_shown_once_used_and_revoked(site: Site) -> None:
     page.get_by_role("button", name="Revoke the key").click()
     expect(row).to_contain_text("revoked")
     assert program.get(f"{site.url}/api/me").status == 401
+
+
+def test_a_key_that_is_refused_is_told_and_the_button_keeps_the_focus(site: Site) -> None:
+    page = site.tab("/account/")
+    page.get_by_label("Name of the new key").fill("   ")
+    button = page.get_by_role("button", name="Make a key")
+    button.press("Enter")
+    expect(page.locator("#key-error")).to_be_visible()
+    expect(button).to_be_focused()
+    site.forgive()
 
 
 def test_what_jobs_cost_is_drawn_and_written_against_the_budget(site: Site) -> None:
@@ -107,6 +117,10 @@ def test_a_shared_link_shows_the_job_to_who_is_not_logged_in_until_it_is_revoked
     expect(stranger.get_by_text("What <b>is</b> it?")).to_be_visible()
     expect(stranger.get_by_text(text(page).strip())).to_be_visible()
     assert site.client.name not in stranger.content()
+    page.route("**/revoke", lambda route: route.abort())
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.locator("#share-error")).to_be_visible()
+    page.unroute("**/revoke")
     page.get_by_role("button", name="Revoke").click()
     expect(page.get_by_text("None.")).to_be_visible()
     answer = stranger.goto(link)
@@ -116,6 +130,26 @@ def test_a_shared_link_shows_the_job_to_who_is_not_logged_in_until_it_is_revoked
     page.get_by_role("button", name="Share").click()
     expect(shown).to_be_hidden()
     site.forgive()
+
+
+def test_links_of_a_job_never_show_in_the_dialog_of_another(site: Site) -> None:
+    linked, other = apart(lambda: [make_job("completed", client=site.client, model=site.model) for _ in range(2)])
+    apart(sharing.share, linked, expires_in_s=None)
+    page = site.tab(f"/#job={linked.public_id}")
+    held: list[Route] = []
+    page.route(f"**/api/jobs/{linked.public_id}/shares", lambda route: held.append(route))
+    page.get_by_role("button", name="Share").click()
+    page.get_by_role("button", name="Close").click()
+    row(page, str(other.public_id)).click()
+    expect(page.locator("#job-id")).to_have_text(str(other.public_id))
+    page.get_by_role("button", name="Share").click()
+    expect(page.get_by_text("None.")).to_be_visible()
+    with page.expect_response("**/shares") as late:
+        held[0].continue_()
+    late.value.finished()
+    page.evaluate("new Promise((resolve) => { setTimeout(resolve); })")
+    expect(page.get_by_text("None.")).to_be_visible()
+    expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
 
 
 def test_a_session_that_ends_in_mid_sentence_loses_no_word(site: Site) -> None:

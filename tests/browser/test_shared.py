@@ -16,7 +16,6 @@ from tests.browser.conftest import Site, apart, make_running
 from tests.factories import make_groups, make_job, make_user
 
 pytestmark = pytest.mark.django_db
-expect.set_options(timeout=WAIT_MS)
 
 PROMPT = "Why is the sky blue?\nIn three sentences, please: <b>no</b> formulas."
 ANSWER = (
@@ -56,6 +55,14 @@ def test_an_answer_reads_well_on_a_desk_and_on_a_phone_by_day_and_by_night(site:
             assert page.context.cookies() == []
             page.close()
     assert site.complaints == []
+
+
+def test_words_that_are_written_from_the_right_begin_there(site: Site):
+    body = {"messages": [{"role": "user", "content": "ما لون السماء؟"}]}
+    job = apart(make_job, "completed", client=site.client, model=site.model, body=body, output_text="أزرق")
+    page = opened(site, shared(job))
+    expect(page.get_by_text("ما لون السماء؟")).to_have_css("direction", "rtl")
+    expect(page.get_by_text("أزرق")).to_have_css("direction", "rtl")
 
 
 def test_who_opens_it_early_sees_the_answer_being_written_to_its_end(site: Site):

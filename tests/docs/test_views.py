@@ -1,7 +1,9 @@
 """The pages as they are served: to everybody, the same until they change, under the name that was asked for."""
 
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +12,7 @@ from django.test import Client
 from django.urls import include, path
 from django.utils.http import http_date
 
+from llmjobs import conf
 from llmjobs.docs import contents, generated, library, searching
 from llmjobs.docs.rendering import Heading, Passage, rendered
 from tests.console.test_csp import inline
@@ -122,6 +125,12 @@ def test_markdown_becomes_html_and_html_stays_text():
     assert "onclick" in page.passages[1].words and "alert(1)" in page.passages[1].words
 
 
+def test_code_and_tables_are_reached_by_the_keyboard_and_are_no_landmarks():
+    """A page has dozens of them: its landmarks are the ways around it and the text."""
+    page = rendered("```sh\nls\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n", address_of=str)
+    assert (page.html.count('tabindex="0"'), page.html.count('role="group"'), page.html.count("region")) == (2, 2, 0)
+
+
 def test_a_block_in_a_list_stays_in_it():
     page = rendered("1. one\n\n    ```sh\n    ls\n      -l\n    ```\n\n2. two\n", address_of=str)
     assert page.html.count("<ol>") == 1 and "  -l" in page.html.replace("</span>", "").replace('<span class="w">', "")
@@ -130,7 +139,8 @@ def test_a_block_in_a_list_stays_in_it():
 def test_settings_and_commands_are_made_from_the_code():
     settings, commands = generated.settings(), generated.commands()
     assert [knob.setting for knob in generated.KNOBS if f"| `{knob.setting}` |" not in settings] == []
-    assert set(generated.GROUPS) <= {knob.name for knob in generated.KNOBS}
+    begin = re.findall(r"^    #.*\n    Knob\(\"(\w+)\"", Path(conf.__file__).read_text(), re.MULTILINE)
+    assert list(generated.GROUPS) == begin, "settings stand under what conf.py says of them"
     assert [name for name in generated.command_names() if f"\n## {name}\n" not in commands] == []
     assert "| `LLMJOBS_LEASE_S` | 12 | a number from 2 to 3,600 |" in settings
     assert "| `LLMJOBS_BODY_MAX_BYTES` | 4,194,304 (4 MiB) |" in settings

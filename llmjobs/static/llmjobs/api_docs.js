@@ -3,6 +3,15 @@
 const root = document.getElementById("swagger-ui");
 const { schemaUrl, csrfToken } = root.dataset;
 const safeMethods = ["GET", "HEAD", "OPTIONS"];
+const isDark = matchMedia("(prefers-color-scheme: dark)");
+
+/** Swagger UI has colours for the night, behind a class; the reader's system says which are wanted. */
+function showColours() {
+  document.documentElement.classList.toggle("dark-mode", isDark.matches);
+}
+
+isDark.addEventListener("change", showColours);
+showColours();
 
 SwaggerUIBundle({
   domNode: root,

@@ -36,7 +36,9 @@ function openId() {
 
 function openFromAddress() {
   const id = openId();
-  if (id) open(id);
+  if (id) return open(id);
+  view.close();
+  list.markOpen(null);
 }
 
 function open(id, job = null) {
@@ -58,6 +60,7 @@ function onErased(job) {
 
 /** Where the layout is one column, the card may be far from what was clicked. */
 function showCard() {
+  if (!openId()) return;
   const { top } = byId("job").getBoundingClientRect();
   if (top < 0 || top > innerHeight / 2) byId("job").scrollIntoView({ block: "start" });
 }
@@ -77,5 +80,9 @@ startShortcuts({
 }, memory);
 logOutTogether({ llmjobs, form: byId("logout"), memory });
 addEventListener("hashchange", () => { openFromAddress(); showCard(); });
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is the open job's
+  byId("content").focus();
+});
 openFromAddress();
 list.follow();

@@ -79,6 +79,11 @@ export function createFields({ form, memory, onMode }) {
     memory.choose({ client: client.value, priority: priority.value });
   }
 
+  /** What a browser finds wrong in a closed part it can't point at, and then nothing happens at all. */
+  form.addEventListener("invalid", ({ target }) => {
+    if (byId("parameters").contains(target)) byId("parameters").open = true;
+  }, { capture: true });
+
   const choices = memory.choices();
   if (["single", "conversation"].includes(choices.mode)) form.elements.mode.value = choices.mode;
   setClient(choices.client);

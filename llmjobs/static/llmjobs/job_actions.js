@@ -42,7 +42,15 @@ export function createJobActions({ view, clientFor, composer, onSubmitted, onEra
       } catch (error) {
         view.showError(shown, error);
       }
+      keepFocus();
     });
+  }
+
+  /** Where the button that was pressed is gone by now, the keyboard goes on from the job's title. */
+  function keepFocus() {
+    const { activeElement } = document;
+    const isThere = activeElement !== document.body && !activeElement.disabled && activeElement.checkVisibility();
+    if (!isThere) byId("job-title").focus({ preventScroll: true });
   }
 
   async function cancel(shown) {
@@ -73,8 +81,13 @@ export function createJobActions({ view, clientFor, composer, onSubmitted, onEra
     }
   }
 
-  async function erase(shown) {
+  function closeMenu() {
     menu.open = false;
+    menu.querySelector("summary").focus();
+  }
+
+  async function erase(shown) {
+    closeMenu();
     if (!(await isConfirmed(byId("erase-dialog")))) return;
     await clientFor(shown.job.client).json(`/api/jobs/${encodeURIComponent(shown.id)}`, { method: "DELETE" });
     onErased(shown.job);
@@ -91,9 +104,7 @@ export function createJobActions({ view, clientFor, composer, onSubmitted, onEra
   on("python", (shown) => copyWith(button("python"), snippets.python(location.origin, asked.elsewhere(shown.asked))));
   addEventListener("click", (event) => { if (menu.open && !menu.contains(event.target)) menu.open = false; });
   menu.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !menu.open) return;
-    menu.open = false;
-    menu.querySelector("summary").focus();
+    if (event.key === "Escape" && menu.open) closeMenu();
   });
 
   return { render };

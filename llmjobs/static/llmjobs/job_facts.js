@@ -5,6 +5,15 @@ import * as display from "./display.js";
 import { setHidden, setStatus, setText } from "./dom.js";
 
 const JOB_ID = /^[\w-]{36}$/;
+const FIGURES = ["tokens-in", "tokens-out", "cost", "attempts", "model", "priority", "waited", "ran"];
+
+/** Nothing is known of the job yet: what was said of the one before is not said of it. @param {Object<string, HTMLElement>} card */
+export function clearFacts(card) {
+  for (const part of [card.status, card.cancel, card.origin]) setHidden(part, true);
+  for (const name of FIGURES) setText(card[name], "–");
+  for (const part of [card.place, card.client]) setText(part, "");
+  renderProblem(card, null);
+}
 
 /** @param {Object<string, HTMLElement>} card @param {import("./job_view.js").Shown} shown */
 export function renderFacts(card, { id, job, cancelAsked }) {

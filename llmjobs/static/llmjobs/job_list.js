@@ -67,7 +67,6 @@ export function createJobList({ llmjobs, onState, onStatus, isSessionEnd }) {
   }
 
   function setBusy(isBusy) {
-    byId("jobs-more").disabled = isBusy;
     byId("jobs").setAttribute("aria-busy", String(isBusy));
   }
 
@@ -157,7 +156,9 @@ export function createJobList({ llmjobs, onState, onStatus, isSessionEnd }) {
     return ids[at === -1 ? 0 : at + step] ?? null;
   }
 
-  byId("jobs-more").addEventListener("click", () => load({ more: true }));
+  byId("jobs-more").addEventListener("click", () => {
+    if (byId("jobs").ariaBusy !== "true") load({ more: true }); // it is not disabled: a disabled button loses the focus
+  });
   setInterval(() => {
     if (!document.hidden) entries.forEach(({ row, job }) => renderTime(row.querySelector("time"), job));
   }, CLOCK_MS);

@@ -8,13 +8,14 @@
 import { TERMINAL } from "./client.js";
 import * as display from "./display.js";
 import { byId, setHidden } from "./dom.js";
-import { renderFacts, renderProblem } from "./job_facts.js";
+import { clearFacts, renderFacts, renderProblem } from "./job_facts.js";
 import { createOutput } from "./output.js";
 import { createTurns } from "./turns_view.js";
 
 const POLL_MS = 2000; // the place in the queue, while waiting; a Retry-After makes it longer
 const BURST_MS = 150; // status events come in bursts: one read of the job for all of them
 const CLOCK_MS = 1000;
+const NONE = { id: null, job: null, asked: null, isOver: false }; // what `onChange` tells where no job is open
 
 /**
  * What is shown of one job. It is replaced as a whole when another is opened, so that what still arrives for this one
@@ -52,10 +53,23 @@ export function createJobView({ llmjobs, onState, isSessionEnd, onChange }) {
     current?.stopper.abort();
     current = { id, job, asked, seq, wasLive: isAlive(job), isOver: false, isRefused: false, cancelAsked: false, stopper: new AbortController() };
     if (!seq) { output.clear(); turns.clear(); }
+    if (!job) clearFacts(card);
     setHidden(card.empty, true);
     setHidden(card.body, false);
     render();
     start(current);
+  }
+
+  /** No job is open, as before the first one was. */
+  function close() {
+    if (!current) return;
+    current.stopper.abort();
+    current = null;
+    clearFacts(card);
+    setHidden(card.body, true);
+    setHidden(card.empty, false);
+    onState("live"); // nothing is followed
+    onChange(NONE, "");
   }
 
   /** What is over is read, and not followed: who leafs through the list opens no connection for each job. */
@@ -176,16 +190,14 @@ export function createJobView({ llmjobs, onState, isSessionEnd, onChange }) {
 
   /** Its request and its text are gone for good. */
   function forget(id) {
-    if (current?.id !== id) return;
-    show({ id, job: null, asked: null, seq: 0 });
-    byId("job-title").focus(); // the button that asked for it is gone
+    if (current?.id === id) show({ id, job: null, asked: null, seq: 0 });
   }
 
   setInterval(() => {
     if (current?.job && !current.isOver && !document.hidden) renderFacts(card, current);
   }, CLOCK_MS);
 
-  return { open, reopen, update, forget, showError, shown: () => current, text: () => output.value() };
+  return { open, close, reopen, update, forget, showError, shown: () => current, text: () => output.value() };
 }
 
 function isAlive(job) {

@@ -52,7 +52,7 @@ export function startKeys({ llmjobs, guarded }) {
     const body = { name: values.get("name"), scopes: values.getAll("scope") };
     if (values.get("expires")) body.expires_in_s = Number(values.get("expires"));
     byId("key-make").disabled = true;
-    await guarded(byId("key-error"), async () => {
+    const isMade = await guarded(byId("key-error"), async () => {
       const made = await llmjobs.json("/api/keys", { method: "POST", body });
       byId("key-value").value = made.api_key;
       setHidden(byId("key-made"), false);
@@ -62,6 +62,7 @@ export function startKeys({ llmjobs, guarded }) {
       await load();
     });
     byId("key-make").disabled = false;
+    if (!isMade) byId("key-make").focus(); // which it lost while it was disabled
   }
 
   form?.addEventListener("submit", create);

@@ -28,8 +28,14 @@ export function openShares(llmjobs, id) {
     }
   }
 
+  /** By now the dialog may be open for another job, which has links of its own. */
+  function isAsked() {
+    return dialog.dataset.job === id;
+  }
+
   async function list() {
     const { data } = await llmjobs.json(path);
+    if (!isAsked()) return;
     const valid = data.filter(({ revoked_at: revokedAt, expires_at: expiresAt }) => !revokedAt && Date.parse(expiresAt) > Date.now());
     byId("share-links").replaceChildren(...valid.map(row));
     setHidden(byId("share-none"), valid.length > 0);
@@ -39,7 +45,8 @@ export function openShares(llmjobs, id) {
     const revoke = make("button", { type: "button", class: "danger" }, "Revoke");
     revoke.addEventListener("click", () => guarded(async () => {
       revoke.disabled = true;
-      await llmjobs.json(`${path}/${encodeURIComponent(share.id)}/revoke`, { method: "POST" });
+      const revoked = llmjobs.json(`${path}/${encodeURIComponent(share.id)}/revoke`, { method: "POST" });
+      await revoked.finally(() => { revoke.disabled = false; }); // one that failed is tried again
       if (byId("share-made").dataset.share === share.id) setHidden(byId("share-made"), true);
       await list();
       byId("share-make").focus();
@@ -51,6 +58,7 @@ export function openShares(llmjobs, id) {
   async function create() {
     const seconds = Number(byId("share-for").value); // none where an operator allows less than a day: then the server says
     const share = await llmjobs.json(path, { method: "POST", body: seconds ? { expires_in_s: seconds } : {} });
+    if (!isAsked()) return;
     byId("share-made").dataset.share = share.id;
     byId("share-url").value = new URL(share.url, location.origin).href;
     setHidden(byId("share-made"), false);
@@ -58,6 +66,7 @@ export function openShares(llmjobs, id) {
     await list();
   }
 
+  dialog.dataset.job = id;
   setHidden(byId("share-made"), true);
   byId("share-links").replaceChildren();
   setHidden(byId("share-none"), true);
