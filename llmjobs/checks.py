@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 from django.apps import apps
 from django.conf import settings
 from django.contrib.staticfiles import finders
@@ -20,6 +21,7 @@ from django.db import DatabaseError, connections
 from django.urls import NoReverseMatch, reverse
 
 from llmjobs import conf
+from llmjobs.database import dsn
 from llmjobs.signing import SECRET_PREFIX, webhook_key
 
 OLDEST_POSTGRES = 15
@@ -133,6 +135,18 @@ def check_heartbeat(**_: Any) -> list[CheckMessage]:
             id="llmjobs.E009",
         )
     ]
+
+
+@register()
+def check_listen_dsn(**_: Any) -> list[CheckMessage]:
+    """Whether it leads anywhere is asked before a deployment (preflight.py)."""
+    try:
+        if conf.conf.listen_dsn:
+            dsn(direct=True)
+    except psycopg.ProgrammingError as error:
+        hint = "Workers LISTEN and send their heartbeats there; empty: where all else goes."
+        return [Error(str(error), hint=hint, id="llmjobs.E012")]
+    return []
 
 
 def _is_mounted(name: str) -> bool:

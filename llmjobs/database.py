@@ -16,6 +16,7 @@ from django.db.backends.postgresql.base import ServerBindingCursor
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from llmjobs.conf import conf
@@ -23,15 +24,19 @@ from llmjobs.conf import conf
 # What says that Postgres is away: wait and try again. The pool's own time-out is an OperationalError too.
 DATABASE_GONE = (psycopg.OperationalError, psycopg.InterfaceError)
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]  # a connection for a while
+LISTEN_EXPECTED = "LLMJOBS_LISTEN_DSN: expected postgresql://user:password@host:5432/name, got something else"
 PREPARE_THRESHOLD = 1
 POOL_TIMEOUT_S = 5.0
 TCP_TIMEOUT_MS = 10_000
 
 
 def dsn(*, direct: bool = False) -> dict[str, Any]:
-    """Parameters for psycopg; `direct` prefers `conf.listen_dsn`, past a pooler that can't LISTEN."""
+    """Parameters for psycopg; `direct` prefers `conf.listen_dsn`, past a pooler that can't LISTEN.
+
+    Raises psycopg.ProgrammingError for a `listen_dsn` that is none, which checks.py says before a worker starts.
+    """
     if direct and conf.listen_dsn:
-        return {"conninfo": conf.listen_dsn, "autocommit": True}
+        return {"conninfo": _well_formed(conf.listen_dsn), "autocommit": True}
     params = dict(connections["default"].get_connection_params())
     for name in ("cursor_factory", "context", "pool"):
         params.pop(name, None)
@@ -40,6 +45,15 @@ def dsn(*, direct: bool = False) -> dict[str, Any]:
         "prepare_threshold": PREPARE_THRESHOLD if conf.prepare_statements else None,
         "tcp_user_timeout": TCP_TIMEOUT_MS,  # a server that vanished without a word
     }
+
+
+def _well_formed(listen_dsn: str) -> str:
+    """psycopg's own words would quote it, with its password, in a line of the log at every try."""
+    try:
+        conninfo_to_dict(listen_dsn)
+    except psycopg.ProgrammingError:
+        raise psycopg.ProgrammingError(LISTEN_EXPECTED) from None
+    return listen_dsn
 
 
 def async_pool(*, min_size: int, max_size: int) -> AsyncConnectionPool[AsyncConnection[Any]]:

@@ -126,9 +126,11 @@ def check_provider_keys(databases: Sequence[str] | None = None, **_: Any) -> lis
 
 @register(Tags.database, deploy=True)
 def check_pooler(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """What a pooler in transaction mode breaks is tried, over connections as workers open them."""
+    """What a pooler in transaction mode breaks is tried, over connections as workers open them. Also where none is
+    seen and LISTEN has an address of its own: it may be the wrong one.
+    """
     server = _look(databases)
-    if server is None or not server.is_pooled:
+    if server is None or not (server.is_pooled or conf.listen_dsn):
         return []
     found: list[CheckMessage] = []
     try:
@@ -145,11 +147,12 @@ def check_pooler(databases: Sequence[str] | None = None, **_: Any) -> list[Check
             found.append(
                 Warning(
                     "LISTEN hears nothing: workers and viewers learn of news by polling alone, up to a second later",
-                    hint=f"Set LLMJOBS_LISTEN_DSN to Postgres itself, past the pooler. {HINT_POOLER}",
+                    hint="Set LLMJOBS_LISTEN_DSN to Postgres itself, past the pooler, and to the same database. "
+                    f"{HINT_POOLER}",
                     id="llmjobs.W007",
                 )
             )
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
         found.append(
             Error(
                 f"A connection as workers open it failed: {' '.join(str(error).split())}",

@@ -30,6 +30,7 @@ GROUPS = {
     "webhook_timeout_s": "Webhooks and handlers",
     "keep_jobs_days": "What is kept",
     "wait_max_s": "Viewers",
+    "users_make_keys": "Keys and links that users make",
     "idempotency_keep_s": "Asked twice",
     "listen_dsn": "Where things are",
 }

@@ -82,6 +82,12 @@ def unit(path: Path) -> dict[str, dict[str, list[str]]]:
     return sections
 
 
+def argv(line: str) -> list[str]:
+    """Of an ExecStart: behind a program that begins with @ stand the arguments from the 0th on."""
+    words = shlex.split(line)
+    return words[1:] if words[0].startswith("@") else words
+
+
 def seconds(text: str) -> float:
     """15s, 2m, 1m30s."""
     parts = re.findall(r"(\d+)([smh])", text)
@@ -110,5 +116,5 @@ def everything_started() -> list[Started]:
     for path in UNITS:
         service = unit(path)["Service"]
         grace = seconds(service["TimeoutStopSec"][0]) if "TimeoutStopSec" in service else None
-        found += [Started(path.name, shlex.split(line), grace) for line in service["ExecStart"]]
+        found += [Started(path.name, argv(line), grace) for line in service["ExecStart"]]
     return found

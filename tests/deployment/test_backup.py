@@ -12,9 +12,9 @@ from django.db import connection
 
 from llmjobs.models import Attempt, Job
 from project.embedded_postgres.place import find_binaries
-from tests.deployment.conftest import KEY
 from tests.hands import Hand, submit
 from tests.helpers import database_url
+from tests.simulated import KEY
 from tests.worker_process import worker_process
 
 pytestmark = pytest.mark.django_db(transaction=True)

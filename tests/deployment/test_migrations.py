@@ -22,10 +22,10 @@ from django.db.migrations.operations import RunPython
 
 from llmjobs.models import Attempt, Job
 from llmjobs.states import TERMINAL
-from tests.deployment.conftest import KEY
 from tests.hands import submit
 from tests.helpers import database_url, eventually, process_environment
 from tests.live_process import ROOT
+from tests.simulated import KEY
 from tests.worker_process import FAST
 
 FIRST = "0015"

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import ssl
-import time
 
 import httpx2
 import pytest
@@ -14,10 +13,10 @@ from websockets.sync.client import connect as connect_websocket
 from websockets.typing import Subprotocol
 
 from llmjobs.conf import KNOBS
-from tests.deployment.conftest import KEY
 from tests.deployment.front import NAME, SHIPPED, Front, nginx, nginx_binary
 from tests.factories import make_key
 from tests.live_process import web_server
+from tests.simulated import KEY
 from tests.worker_process import worker_process
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,7 +29,7 @@ SITE = {
     "ALLOWED_HOSTS": NAME,
     "LLMJOBS_METRICS_OPEN": "true",
 }
-WORDS = "Count. [[tokens=120]] [[tokens_per_s=40]]"
+WORDS = "Count. [[tokens=4000]] [[tokens_per_s=40]]"  # until it is cancelled
 
 
 @pytest.fixture
@@ -56,11 +55,14 @@ def test_a_job_streams_through_it_by_both_roads_and_nothing_secret_is_logged(fro
         posted = browser.post("/api/jobs", json=body)
         assert posted.status_code == 202, posted.text
         job = posted.json()
-        came_at = []
+        came = []
         with browser.stream("GET", f"/api/jobs/{job['id']}/events") as stream:
             for line in stream.iter_lines():
-                if line.startswith("event: "):
-                    came_at.append((time.monotonic(), line[7:]))
+                if not line.startswith("event: "):
+                    continue
+                came.append(line[7:])
+                if came.count("delta") == 5 and came[-1] == "delta":  # they come as they are said, not all at the end
+                    assert browser.post(f"/api/jobs/{job['id']}/cancel").is_success
         offered = [Subprotocol("llmjobs"), Subprotocol(key)]
         way = socket.create_connection(("127.0.0.1", front.port))
         url = f"wss://{NAME}/ws/jobs/{job['id']}/"
@@ -69,9 +71,7 @@ def test_a_job_streams_through_it_by_both_roads_and_nothing_secret_is_logged(fro
         for secret in ("/shared/s3cret-token/", "/login/?next=s3cret"):
             browser.get(secret)
 
-    deltas = [at for at, kind in came_at if kind == "delta"]
-    assert came_at[-1][1] == "done" and len(deltas) > 5
-    assert deltas[-1] - deltas[0] > 1, "they came as they were said, not all at the end"
+    assert came[-1] == "done"
     assert frames[-1] == "done" and "delta" in frames
     assert "POST /api/jobs" in front.access_log and "s3cret" not in front.access_log
     assert key not in front.access_log
@@ -94,10 +94,8 @@ def test_who_it_sends_on_answers_itself_or_cuts_off(front):
 
     with front.connect() as slow:
         slow.sendall(b"GET / HT")
-        began_at = time.monotonic()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
-            assert slow.recv(1000) == b""
-        assert time.monotonic() - began_at < 10
+            assert slow.recv(1000) == b"", "long before this end gives up"
 
 
 def test_its_bounds_are_above_those_of_the_site():

@@ -16,7 +16,7 @@ from llmjobs.models import Incident
 from llmjobs.models.incidents import Kind
 from llmjobs.monitoring import catalogue
 from project.settings import WEB_POOL
-from tests.deployment.shipped import DEPLOY, manifests
+from tests.deployment.shipped import DEPLOY, UNITS, compose, manifests
 from tests.factories import make_user
 from tests.live_process import ROOT
 
@@ -70,6 +70,26 @@ def test_every_check_is_on_the_page_and_no_other():
 def test_a_file_that_a_page_names_is_there(slug):
     for name in re.findall(r"`?(\.deploy/[\w./@*-]*\w)", page(slug)):
         assert list(ROOT.glob(name)), f"{slug} names {name}"
+
+
+def test_what_a_page_starts_or_asks_for_is_called_so():
+    """Units, services of Compose and what Kubernetes has: nothing here could try those commands."""
+    kinds = {"job": "Job", "deploy": "Deployment", "deployment": "Deployment"}
+    there = {("unit", path.name.partition(".")[0].partition("@")[0]) for path in UNITS}
+    there |= {("compose", name) for name in compose()["services"]}
+    there |= {(document["kind"], document.get("metadata", {}).get("name")) for _, document in manifests()}
+    told = set()
+    for text in map(page, PAGES):
+        for line in re.findall(r"^systemctl (?:enable --now|restart|start|stop) (.+)$", text, re.MULTILINE):
+            told |= {("unit", word.partition("@")[0]) for word in line.split()}
+        told |= {("compose", name) for name in re.findall(r"docker compose (?:exec|run --rm) (\S+)", text)}
+        told |= {("compose", name) for name in re.findall(r"docker compose up .*(?:--no-deps |--scale )(\w+)", text)}
+        told |= {
+            (kinds[kind], name)
+            for kind, name in re.findall(r"(?<![.\w])(job|deploy|deployment)[/ ](llmjobs[\w-]*)", text)
+        }
+    assert {kind for kind, _ in told} == {"unit", "compose", "Job", "Deployment"}
+    assert told - there == set()
 
 
 def test_every_variable_of_the_site_is_on_the_page_and_in_the_example():

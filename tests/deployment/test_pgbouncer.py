@@ -9,11 +9,11 @@ import pytest
 
 from llmjobs.models import Attempt, Job
 from llmjobs.states import TERMINAL
-from tests.deployment.conftest import KEY
 from tests.deployment.pooling import binary, pgbouncer
 from tests.factories import make_key
 from tests.helpers import database_url, eventually
 from tests.live_process import web_server
+from tests.simulated import KEY
 from tests.worker_process import worker_process
 
 pytestmark = [

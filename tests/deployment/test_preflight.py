@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from django.core import checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
@@ -127,6 +129,17 @@ def test_a_pooler_is_tried_for_what_it_breaks(settings, keeps_commits, has_room)
         assert found() == {}, "a session of one's own keeps what it was told"
 
 
+def test_an_address_for_listen_is_tried_without_a_pooler_too(settings, keeps_commits, has_room):
+    name = connection.settings_dict["NAME"]
+    for address, fault in {
+        "postgresql://nobody@127.0.0.1:1/none": "llmjobs.E011",
+        database_url().replace(f"/{name}?", "/postgres?"): "llmjobs.W007",  # another database
+        database_url(): None,
+    }.items():
+        settings.LLMJOBS_LISTEN_DSN = address
+        assert set(found()) - {"llmjobs.W014"} == ({fault} if fault else set())
+
+
 # What needs no database.
 
 
@@ -161,6 +174,16 @@ def test_cursors_that_a_pooler_would_lose_are_told_of(settings, monkeypatch):
     assert [message.id for message in settings_checks.check_cursors()] == ["llmjobs.W014"]
     monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", True)
     assert settings_checks.check_cursors() == []
+
+
+def test_an_address_for_listen_that_is_none_stops_a_worker_and_is_not_quoted(settings):
+    settings.LLMJOBS_LISTEN_DSN = "postgresql//llmjobs:s3cret@db.example.com/llmjobs"
+    (error,) = settings_checks.check_listen_dsn()
+    assert error.id == "llmjobs.E012" and "expected postgresql://" in error.msg and "s3cret" not in error.msg
+    with pytest.raises(SystemCheckError, match="E012"):
+        call_command("runworker", "--until-empty", skip_checks=False)
+    settings.LLMJOBS_LISTEN_DSN = "postgresql://llmjobs:s3cret@db.example.com/llmjobs"
+    assert settings_checks.check_listen_dsn() == []
 
 
 def test_every_check_has_an_id_of_its_own_and_a_hint():

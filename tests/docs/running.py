@@ -34,11 +34,15 @@ from tests.console.javascript import node
 from tests.docs.commands import check_commands
 from tests.docs.ground import Ground
 from tests.docs.nginx import check_nginx
+from tests.live_process import ROOT
 
-RUN_WITHIN_S = 60
+RUN_WITHIN_S = 120
 STATE = ".state.sh"
 CLIENT = re.compile(r"""(["'])(?:https?://[^"']*)?/static/llmjobs/client\.js\1""")
 ANYTHING = re.compile(r"(:\s*)…")
+VARIABLES = {*re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)} | {
+    "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE",
+}  # fmt: skip
 REFUSED = re.compile(r'"error":\s*\{\s*"')
 REST = re.compile(r",?\s*…\s*(?=[}\]])")
 
@@ -90,7 +94,7 @@ class PageRun:
     def _python(self, block: Block) -> None:
         tree = compile(block.code, "<docs>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         if "lint" in block.marks or "file" in block.marks:
-            _check_imports(tree)
+            _check_names(tree)
             self.said = None
             return
         code = compile(self.ground.here(block.code), "<docs>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -165,7 +169,10 @@ class PageRun:
         lines = [line for line in block.code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         for line in lines:
             assert re.match(r"[A-Z][A-Z0-9_]*=", line), f"expected NAME=value, got {line!r}"
-        from_environ(dict(line.split("=", 1) for line in lines))
+        variables = dict(line.split("=", 1) for line in lines)
+        from_environ(variables)
+        strange = {name for name in variables if not name.startswith("LLMJOBS_")} - VARIABLES
+        assert not strange, f"nobody reads the variable {', '.join(sorted(strange))}"
 
     def _nginx(self, block: Block) -> None:
         check_nginx(block.code, self.folder)
@@ -219,14 +226,26 @@ async def _awaited(result: Any) -> Any:
         await sync_to_async(connections.close_all)()  # of the thread in which Django's own ran
 
 
-def _check_imports(tree: ast.Module) -> None:
-    """What a block imports of llmjobs is there."""
+def _check_names(tree: ast.Module) -> None:
+    """What a block imports of llmjobs is there, and what settings would import by a dotted path."""
     for each in ast.walk(tree):
+        if isinstance(each, ast.Constant) and re.fullmatch(r"llmjobs(\.\w+)+", str(each.value)):
+            _check_path(str(each.value))
         if isinstance(each, ast.ImportFrom) and (each.module or "").split(".")[0] == "llmjobs":
             module = importlib.import_module(each.module or "")
             for name in each.names:
                 is_module = hasattr(module, "__path__") and importlib.util.find_spec(f"{each.module}.{name.name}")
                 assert is_module or hasattr(module, name.name), f"{each.module} has no {name.name}"
+
+
+def _check_path(path: str) -> None:
+    """Without an import of its module, which may want a newer Django."""
+    module, _, name = path.rpartition(".")
+    spec = importlib.util.find_spec(module)
+    assert spec and spec.origin, f"there is no module {module}"
+    is_module = spec.submodule_search_locations and importlib.util.find_spec(path)
+    defined = re.search(rf"^(?:async )?(?:def|class) {name}\b", Path(spec.origin).read_text(), re.MULTILINE)
+    assert is_module or defined, f"{module} has no {name}"
 
 
 def _run_sql(text: str) -> None:

@@ -51,6 +51,11 @@ def test_every_page_is_in_the_contents_once() -> None:
     assert len(contents.ALL) == len(contents.BY_SLUG)
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    led = {Path(match["to"]).stem for match in LINK.finditer(text_of("README"))}
+    assert set(contents.BY_SLUG) - led == set()
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_link_leads_somewhere(name: str) -> None:
     for match in LINK.finditer(without(text_of(name))):
@@ -95,6 +100,14 @@ def test_every_address_is_one(name: str) -> None:
     for code in inline_code(name):
         if match := re.fullmatch(rf"(?:(?:GET|POST|PUT|PATCH|DELETE) )?(?P<path>{ROUTE.pattern})(?:\?.*)?", code):
             assert is_route(match["path"]), f"no address {match['path']}"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_address_that_a_block_asks_for_is_one(name: str) -> None:
+    """curl ends well whatever it was answered, and what it wrote into a file nobody reads."""
+    for block in blocks(text_of(name)):
+        for path in re.findall(r"localhost:8000(/[\w$./-]*)", block.code):
+            assert is_route(re.sub(r"\$\w+", AN_ID, path)), f"line {block.line}: no address {path}"
 
 
 @pytest.mark.parametrize("name", TEXTS)

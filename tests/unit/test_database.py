@@ -1,5 +1,8 @@
 """Connections beside Django's: to the same database, and back soon after an outage."""
 
+import traceback
+
+import psycopg
 import pytest
 from django.db import connection
 
@@ -22,6 +25,16 @@ def test_what_can_not_go_through_a_pooler_has_an_address_of_its_own(settings):
     settings.LLMJOBS_LISTEN_DSN = "postgresql://direct/db"
     assert database.dsn(direct=True)["conninfo"] == "postgresql://direct/db"
     assert "conninfo" not in database.dsn()
+
+
+async def test_an_address_that_is_none_is_not_quoted_where_it_fails(settings):
+    """Its password would stand in a line of the log at every heartbeat."""
+    settings.LLMJOBS_LISTEN_DSN = "postgresql//llmjobs:s3cret@db.example.com/llmjobs"
+    with pytest.raises(psycopg.ProgrammingError, match="expected postgresql://") as caught:
+        database.connect_sync(2)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(psycopg.ProgrammingError, match="expected postgresql://"):
+        await database.connect_async()
 
 
 async def test_a_pool_is_back_within_seconds_however_long_the_outage_was():
