@@ -15,9 +15,10 @@ from django.db import connection
 T = TypeVar("T")
 
 RETRY_S = 0.02
+WITHIN_S = 30.0  # of a machine that has much else to do
 
 
-def eventually(assertion: Callable[[], T], within_s: float = 10) -> T:
+def eventually(assertion: Callable[[], T], within_s: float = WITHIN_S) -> T:
     """What `assertion` returns once it stops raising AssertionError; past `within_s` it may raise."""
     deadline = time.monotonic() + within_s
     while True:
@@ -29,7 +30,7 @@ def eventually(assertion: Callable[[], T], within_s: float = 10) -> T:
         time.sleep(RETRY_S)
 
 
-async def aeventually(assertion: Callable[[], Awaitable[T]], within_s: float = 10) -> T:
+async def aeventually(assertion: Callable[[], Awaitable[T]], within_s: float = WITHIN_S) -> T:
     """`eventually` for a coroutine function; the loop runs on between two tries."""
     deadline = time.monotonic() + within_s
     while True:

@@ -49,7 +49,7 @@ class WebServer:
             ],
             cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
         )  # fmt: skip
-        eventually(self._accepts, within_s=30)
+        eventually(self._accepts, within_s=60)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)

@@ -37,6 +37,7 @@ with found as materialized (
     from found as f
     left join is_open as o on o.key = f.key
     where o.key is null
+    order by f.kind, f.provider_id, f.pool_id, f.tier_id, f.client_id -- so does a message name them
     on conflict do nothing
     returning id
 ), past as materialized (

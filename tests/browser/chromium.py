@@ -11,14 +11,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]  # fmt: skip
 PICTURES = Path(__file__).resolve().parents[2] / ".screenshots" / "console"
-WAIT_MS = 20_000  # for what a page should show; the machine may be busy
+WAIT_MS = 40_000  # for what a page should show; the machine may be busy
+
+expect.set_options(timeout=WAIT_MS)
 
 
 def executable() -> str:

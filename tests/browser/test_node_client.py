@@ -44,14 +44,14 @@ def test_a_program_submits_and_follows_a_job_to_its_end(site: Site) -> None:
 
 def test_a_program_follows_on_after_the_web_server_was_killed(site: Site) -> None:
     steps = []
-    with follow(site, "Count the boats. [[tokens=120]] [[tokens_per_s=25]]") as told:
+    with follow(site, "Count the boats. [[tokens=240]] [[tokens_per_s=25]]") as told:
         for step in told:
             steps.append(step)
             if step.get("type") == "delta" and len([each for each in steps if each.get("type") == "delta"]) == 3:
                 site.stack.server.kill()
             if step.get("state") == "reconnecting" and steps.count(step) == 1:
                 site.stack.server.start()
-    assert steps[-1] == {**END, "output_tokens": 120}
+    assert steps[-1] == {**END, "output_tokens": 240}
     assert {"state": "reconnecting"} in steps
     assert numbers(steps) == sorted(set(numbers(steps))), "an event came twice, or out of order"
 

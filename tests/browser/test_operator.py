@@ -12,12 +12,10 @@ from playwright.sync_api import Locator, Page, expect
 
 from llmjobs.models import Job, Operation
 from llmjobs.states import State
-from tests.browser.chromium import WAIT_MS
 from tests.browser.conftest import Site, apart
 from tests.factories import make_groups, make_job, make_user
 
 pytestmark = pytest.mark.django_db
-expect.set_options(timeout=WAIT_MS)
 
 SECRET = "the-merger-of-april"
 TABS_MAX = 400

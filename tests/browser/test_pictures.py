@@ -16,12 +16,11 @@ from playwright.sync_api import Page, expect
 
 from llmjobs.models import Client, ClientDay, Job, Spending
 from llmjobs.states import State
-from tests.browser.chromium import WAIT_MS, picture
+from tests.browser.chromium import picture
 from tests.browser.conftest import Site, apart, make_running
 from tests.factories import make_client, make_job, make_user
 
 pytestmark = pytest.mark.django_db
-expect.set_options(timeout=WAIT_MS)
 
 SIZES = {"desk": (1280, 900), "phone": (375, 812)}
 TEXT = (

@@ -1,32 +1,5 @@
-"""A simulator for the package, and for each test a client and a pool at it."""
+"""The simulator, a client and a pool of tests/simulated.py."""
 
-from collections.abc import Iterator
+from tests.simulated import client, pool, running_simulator, simulator
 
-import pytest
-
-from llmjobs.models import Client, Model
-from llmjobs.testing import SimulatorProcess
-from tests.factories import make_client, make_model, make_provider
-
-
-@pytest.fixture(scope="package")
-def running_simulator() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def simulator(running_simulator: SimulatorProcess) -> SimulatorProcess:
-    running_simulator.reset()
-    return running_simulator
-
-
-@pytest.fixture
-def client(transactional_db: None) -> Client:
-    return make_client("acme", tier="enterprise")
-
-
-@pytest.fixture
-def pool(transactional_db: None, simulator: SimulatorProcess) -> Model:
-    provider = make_provider("simulator", base_url=simulator.url, api_key_env="SIMULATOR_API_KEY")
-    return make_model("model", provider=provider, input_usd_per_mtok=1, output_usd_per_mtok=4)
+__all__ = ["client", "pool", "running_simulator", "simulator"]

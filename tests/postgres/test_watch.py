@@ -1,22 +1,18 @@
 """The watch: what is wrong opens one incident, is told once, and once more when it is over; and nothing flaps."""
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
-from unittest.mock import patch
 
 import psycopg
 import pytest
 from django.core import mail
-from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import connection
 from django.db.models import F
-from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from llmjobs import counts, findings, pauses, watch
+from llmjobs import counts, findings, watch
 from llmjobs.database import dsn
 from llmjobs.handbook import HANDBOOK
 from llmjobs.incidents import Teller, open_incidents
@@ -24,7 +20,6 @@ from llmjobs.models import (
     BucketKind,
     BucketTurn,
     Client,
-    DeadLetter,
     Flow,
     FlowTurn,
     Incident,
@@ -33,7 +28,6 @@ from llmjobs.models import (
     PoolSample,
     Spending,
     Tier,
-    WebhookDelivery,
     Worker,
 )
 from llmjobs.models.incidents import Kind
@@ -41,16 +35,37 @@ from llmjobs.sql import load
 from tests.factories import make_client, make_job, make_model
 from tests.hands import submit
 from tests.postgres.test_incidents import Receiver
+from tests.postgres.watch_scenes import (
+    LONG_AGO,
+    SAID,
+    SCENES,
+    a_backlog,
+    a_month,
+    a_snapshot,
+    blocked,
+    claims_paused,
+    dead_letters,
+    hook,
+    old_job,
+    sample,
+    stack,
+)
+
+__all__ = ["hook", "stack"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-LONG_AGO = timedelta(minutes=10)
 
 
 @asynccontextmanager
 async def connect():
     async with await psycopg.AsyncConnection.connect(**dsn()) as conn:
         yield conn
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: Any) -> None:
+    """No check is left out because the machine is busy."""
+    monkeypatch.setattr(watch, "MOST_MS", 60_000)
 
 
 def look(hand: Any) -> watch.Looked:
@@ -70,132 +85,6 @@ def time_goes_by(seconds: float = 100) -> None:
 
 def kinds_open() -> list[str]:
     return sorted(Incident.objects.filter(closed_at=None).values_list("kind", flat=True))
-
-
-def a_month() -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute("select llmjobs_month(statement_timestamp())")
-        return cursor.fetchone()[0]
-
-
-# What is wrong, and how it is mended: each leaves what undoes it.
-
-
-def old_job(**fields: Any) -> Job:
-    return make_job(available_at=timezone.now() - LONG_AGO, **fields)
-
-
-def a_backlog(_: ExitStack) -> Callable[[], Any]:
-    old_job(client=make_client(tier="pro"))
-    return lambda: Job.objects.update(available_at=Now())
-
-
-def no_worker(_: ExitStack) -> Callable[[], Any]:
-    Tier.objects.update(backlog_target_s=3600)
-    old_job()
-    Worker.objects.update(heartbeat_at=timezone.now() - LONG_AGO)
-    return lambda: Worker.objects.update(heartbeat_at=Now())
-
-
-def blocked(_: ExitStack) -> Callable[[], Any]:
-    model, now = make_model("gpt"), timezone.now()
-    BucketTurn.objects.create(
-        kind=BucketKind.POOL,
-        of_id=model.pk,
-        turn=1,
-        queued=7,
-        blocked_by="rate_limit",
-        blocked_until=now.timestamp() + 60,
-    )
-    for ago_s in (130, 90, 45, 15):
-        sample(model, ago_s, blocked_by="rate_limit")
-    return lambda: BucketTurn.objects.update(blocked_by=None, blocked_until=None)
-
-
-def sample(model: Model, ago_s: float, **fields: Any) -> None:
-    numbers = {"requests": 0, "tokens": 0, "refusals": 0, "queued": 7, "running": 0, "rpm": 1, "tpm": 1}
-    PoolSample.objects.create(pool=model, at=timezone.now() - timedelta(seconds=ago_s), **numbers, **fields)
-
-
-def claims_paused(_: ExitStack) -> Callable[[], Any]:
-    pauses.pause_claims(by="ann", reason="The provider mends something.")
-    return lambda: pauses.resume_claims(by="ann")
-
-
-def dead_letters(_: ExitStack, count: int = 25, ago_s: float = 5) -> Callable[[], Any]:
-    client, model = make_client(), make_model()
-    first, since = (DeadLetter.objects.count() + 1) * 1_000, timezone.now() - timedelta(seconds=ago_s)
-    DeadLetter.objects.bulk_create(
-        DeadLetter(
-            job_id=first + n,
-            state="dead",
-            error_code="server_error",
-            pool=model,
-            client=client,
-            tier=client.tier,
-            since=since,
-        )
-        for n in range(count)
-    )
-    return lambda: DeadLetter.objects.all().delete()
-
-
-def a_budget(_: ExitStack) -> Callable[[], Any]:
-    client = make_client("acme", monthly_budget_usd=100)
-    Spending.objects.create(client=client, month=a_month(), usd=85)
-    return lambda: Client.objects.update(monthly_budget_usd=1000)
-
-
-def webhooks(_: ExitStack) -> Callable[[], Any]:
-    client, now = make_client(), timezone.now()
-    rows = [
-        WebhookDelivery(
-            job_id=n, client=client, epoch=1, type="job.dead", url="https://hooks.example/a", tries=9,
-            **({"state": "failed", "ended_at": now} if n % 2 else {"state": "pending"}),
-        )
-        for n in range(1, 25)
-    ]  # fmt: skip
-    WebhookDelivery.objects.bulk_create(rows)
-    return lambda: WebhookDelivery.objects.all().delete()
-
-
-def a_snapshot(stack: ExitStack) -> Callable[[], Any]:
-    held = stack.enter_context(psycopg.connect(**dsn() | {"application_name": "nightly-report", "autocommit": True}))
-    held.execute("begin isolation level repeatable read")
-    held.execute("select count(*) from llmjobs_tier")
-    return lambda: held.execute("rollback")
-
-
-SCENES = {
-    "backlog": a_backlog, "no_worker": no_worker, "blocked": blocked, "claims_paused": claims_paused,
-    "dead_letters": dead_letters, "budget": a_budget, "webhooks": webhooks, "snapshot": a_snapshot,
-}  # fmt: skip
-SAID = {
-    "backlog": "Backlog of tier pro since ",
-    "no_worker": "No worker since ",
-    "blocked": "gpt at ",
-    "claims_paused": "Paused by ann at ",
-    "dead_letters": "25 in ten minutes; usual are 0. Most: server_error in model-",
-    "budget": "$85.00 of $100.00 are spent this month",
-    "webhooks": "12 were tried 3 times or more; to 1 receivers, most to hooks.example: 24.",
-    "snapshot": "Session 'nightly-report' of ",
-}
-
-
-@pytest.fixture
-def hook(settings: Any) -> Iterator[Receiver]:
-    """The operators' webhook."""
-    hook = Receiver()
-    settings.LLMJOBS_OPERATOR_WEBHOOK_URL = hook.url
-    yield hook
-    hook.server.shutdown()
-    hook.server.server_close()
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def test_every_kind_has_a_scene_here_and_an_entry_in_the_handbook() -> None:
@@ -534,50 +423,3 @@ def test_findings_name_at_most_so_many_rows() -> None:
     assert [findings.span(seconds) for seconds in (0.4, 99, 100, 5_999, 6_000, 86_400)] == [
         "0 s", "99 s", "2 min", "100 min", "2 h", "24 h",
     ]  # fmt: skip
-
-
-# manage.py watchqueue.
-
-
-def watchqueue(capsys: Any) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as end:
-        call_command("watchqueue", "--once")
-    return int(end.value.code or 0), capsys.readouterr().out
-
-
-def test_the_command_says_what_is_wrong_as_a_monitoring_plugin_does(
-    hook: Receiver, stack: ExitStack, capsys: Any
-) -> None:
-    assert watchqueue(capsys) == (0, "OK: nothing is wrong.\n")
-    claims_paused(stack)
-    code, said = watchqueue(capsys)
-    assert code == 1
-    assert said.startswith("WARNING: All claims paused since ")
-    no_worker(stack)
-    code, said = watchqueue(capsys)
-    assert code == 2
-    assert [line.partition(":")[0] for line in said.splitlines()] == ["CRITICAL", "WARNING"]
-    assert len(hook.events) == 2, "and tells"
-    with patch("llmjobs.management.commands.watchqueue.watch.look_here", side_effect=OperationalError("gone\nfor now")):
-        assert watchqueue(capsys) == (3, "UNKNOWN: gone for now\n")
-
-
-def test_the_command_goes_on_and_says_what_opens_and_what_is_over(
-    settings: Any, stack: ExitStack, capsys: Any, monkeypatch: Any
-) -> None:
-    settings.LLMJOBS_WATCH_EVERY_S = settings.LLMJOBS_ALERT_CLEAR_S = 0.0
-    mend = claims_paused(stack)
-    steps = iter([lambda: None, mend])
-
-    def sleep(_: float) -> None:
-        step = next(steps, None)
-        if step is None:
-            raise KeyboardInterrupt
-        step()
-
-    monkeypatch.setattr("llmjobs.management.commands.watchqueue.time.sleep", sleep)
-    monkeypatch.setattr("llmjobs.management.commands.watchqueue.signal.signal", lambda *_: None)
-    call_command("watchqueue")
-    said = capsys.readouterr().out.splitlines()
-    assert [line.partition(" since ")[0].partition(":")[0] for line in said] == ["WARNING", "OK"]
-    assert said[1] == "OK: All claims paused: over, after 1 min."

@@ -194,7 +194,7 @@ async def test_the_first_token_waits_and_the_others_keep_their_pace() -> None:
         assert arrived_s[-1] - arrived_s[0] > 0.1  # not all in one piece, late as it may be on a busy machine
         begun_at = loop.time()
         await client.chat.completions.create(model=MODEL, messages=says("[[tokens=31]]"))
-        assert 0.1 + 31 / 100 <= loop.time() - begun_at < 5
+        assert loop.time() - begun_at >= 0.1 + 31 / 100
 
 
 async def test_a_call_may_ask_for_a_pace_of_its_own() -> None:
@@ -206,7 +206,7 @@ async def test_a_call_may_ask_for_a_pace_of_its_own() -> None:
         await client.chat.completions.create(
             model=MODEL, messages=says("[[ttft_ms=0]] [[tokens_per_s=100]] [[tokens=21]]")
         )
-        assert 2 * 21 / 100 <= loop.time() - begun_at < 10
+        assert 2 * 21 / 100 <= loop.time() - begun_at < 60, "long before the first token of others"
 
 
 async def test_models_are_listed_and_found() -> None:

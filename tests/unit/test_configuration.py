@@ -9,8 +9,6 @@ from llmjobs.configuration.reading import Unreadable, parsed
 from llmjobs.configuration.tables import TABLES, expected, shown
 from llmjobs.docs.fences import blocks
 
-A_PRICE = "expected a number from 0 to 999,999.999999, with at most 6 decimals"
-
 
 def problems(text: str) -> list[str]:
     return parsed(text.encode()).problems

@@ -1,24 +1,13 @@
-"""A simulator for the package; for each test a client, a pool at the simulator, and knobs that make a worker quick."""
-
-from collections.abc import Iterator
+"""The simulator and a client of tests/simulated.py; a pool, and knobs that make a worker quick."""
 
 import pytest
 
-from llmjobs.models import Client, Model
+from llmjobs.models import Model
 from llmjobs.testing import SimulatorProcess
-from tests.factories import make_client, make_model, make_provider
+from tests.factories import make_model, make_provider
+from tests.simulated import client, running_simulator, simulator
 
-
-@pytest.fixture(scope="package")
-def running_simulator() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def simulator(running_simulator: SimulatorProcess) -> SimulatorProcess:
-    running_simulator.reset()
-    return running_simulator
+__all__ = ["client", "running_simulator", "simulator"]
 
 
 @pytest.fixture
@@ -30,11 +19,6 @@ def quick(settings) -> None:
     settings.LLMJOBS_PROBE_S = settings.LLMJOBS_PROBE_MAX_S = 0.1
     settings.LLMJOBS_HEARTBEAT_S = 0.2
     settings.LLMJOBS_EVENT_TICK_MS = 20
-
-
-@pytest.fixture
-def client(transactional_db: None) -> Client:
-    return make_client("acme", tier="enterprise")
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any
 from llmjobs.models import Job, JobEvent
 from llmjobs.states import TERMINAL
 from llmjobs.worker import Options, Report, Worker
-from tests.helpers import eventually
+from tests.helpers import WITHIN_S, eventually
 
-STOP_WITHIN_S = 20
+STOP_WITHIN_S = 40
 
 
 def run_until_empty(**options: Any) -> Report:
@@ -50,7 +50,7 @@ def _is_up(worker: Worker, thread: threading.Thread) -> None:
     assert hasattr(worker, "_heartbeat") or not thread.is_alive(), "the worker does not come up"
 
 
-def reaches(job: Job, *states: str, within_s: float = 15) -> None:
+def reaches(job: Job, *states: str, within_s: float = WITHIN_S) -> None:
     def look() -> None:
         assert (state := Job.objects.values_list("state", flat=True).get(pk=job.pk)) in states, state
 

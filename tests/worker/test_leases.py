@@ -15,6 +15,7 @@ from llmjobs.models import Attempt, Job, Worker
 from llmjobs.states import State
 from llmjobs.worker import Options
 from llmjobs.worker import Worker as RealWorker
+from tests.factories import make_worker
 from tests.hands import Hand, hands, submit
 from tests.helpers import eventually
 from tests.worker.running import log_of, reaches, streams, working
@@ -171,20 +172,21 @@ def test_a_worker_that_was_cut_off_itself_takes_nobody_for_dead(client, pool, se
     """What kept it from beating may have kept all the others. A lease's length later it judges as before."""
     settings.LLMJOBS_LEASE_S = 2
     settings.LLMJOBS_RECLAIM_EVERY_S = 0.1
-    with hands(1) as [other]:
-        [job] = submit(client, pool, body=SLOW)
-        other.claim(pool)
-        worker = RealWorker(Options())
-        with working(worker):
-            hung = threading.Event()
-            blocked = asyncio.run_coroutine_threadsafe(_block(hung), worker._loop)
-            eventually(lambda: _is_old(worker.id, 1.5))
-            Worker.objects.filter(id=other.worker).update(heartbeat_at=timezone.now() - timedelta(hours=1))
-            hung.set()
-            blocked.result(5)
-            back_at = time.monotonic()
-            eventually(lambda: _outcome(job, "lost"))
-        assert time.monotonic() - back_at > 1.8
+    other = Hand(make_worker(heartbeat_at=timezone.now() + timedelta(hours=1)))  # until the other is cut off, it lives
+    [job] = submit(client, pool, body=SLOW)
+    other.claim(pool)
+    other.close()
+    worker = RealWorker(Options())
+    with working(worker):
+        hung = threading.Event()
+        blocked = asyncio.run_coroutine_threadsafe(_block(hung), worker._loop)
+        eventually(lambda: _is_old(worker.id, 1.5))
+        Worker.objects.filter(id=other.worker).update(heartbeat_at=timezone.now() - timedelta(hours=1))
+        back_at = time.monotonic()
+        hung.set()
+        blocked.result(5)
+        eventually(lambda: _outcome(job, "lost"))
+    assert time.monotonic() - back_at > 1.8
 
 
 async def _block(hung):

@@ -215,7 +215,7 @@ def test_slots_kept_for_short_jobs_are_not_taken_by_long_ones(client, pool):
 @pytest.mark.parametrize("limit", ["model", "client", "long"])
 def test_a_freed_place_is_taken_at_once(client, pool, settings, limit):
     """Not at the next poll: whatever kept the next job waiting, the end of this one lets it go."""
-    settings.LLMJOBS_POLL_S = 20
+    settings.LLMJOBS_POLL_S = 60
     if limit == "model":
         Model.objects.update(max_running=1)
     if limit == "client":
@@ -223,15 +223,15 @@ def test_a_freed_place_is_taken_at_once(client, pool, settings, limit):
     body = {"messages": _say("Hello. [[tokens=3]]")} | ({"n": 2} if limit == "long" else {})
     jobs = submit(client, pool, 6, body=body)
     with working(concurrency=2, short_share=0.5 if limit == "long" else 0.0):
-        reaches(jobs[-1], State.COMPLETED, within_s=10)
+        reaches(jobs[-1], State.COMPLETED)
 
 
 def test_a_submit_wakes_a_worker_before_its_next_look(client, pool, settings):
-    settings.LLMJOBS_POLL_S = 20
+    settings.LLMJOBS_POLL_S = 60
     with working() as worker:
         eventually(lambda: _listens(1))
         [job] = submit(client, pool, messages=_say("Hello. [[tokens=3]]"))
-        reaches(job, State.COMPLETED, within_s=5)
+        reaches(job, State.COMPLETED)
         assert worker.report.claimed == 1
 
 
@@ -274,7 +274,7 @@ def test_a_worker_ends_each_time_it_is_empty(client, pool):
 
 
 def test_a_slot_that_a_long_job_leaves_goes_to_the_long_jobs_of_other_models_at_once(client, pool, settings):
-    settings.LLMJOBS_POLL_S = 20
+    settings.LLMJOBS_POLL_S = 60
     other = make_model("other", provider=pool.provider)
 
     def long_job(model, words):
@@ -285,4 +285,4 @@ def test_a_slot_that_a_long_job_leaves_goes_to_the_long_jobs_of_other_models_at_
         reaches(slow, State.RUNNING)
         waiting = long_job(other, "Hello. [[tokens=3]]")
         reaches(slow, State.COMPLETED)
-        reaches(waiting, State.COMPLETED, within_s=10)
+        reaches(waiting, State.COMPLETED)

@@ -79,7 +79,7 @@ def _is_over(worker: Any) -> None:
 
 def test_the_second_signal_waits_for_no_receiver(client, pool, receiver, settings):
     settings.LLMJOBS_WEBHOOK_TIMEOUT_S = 600
-    with working():  # which stops it twice at its end, and fails past 20 s
+    with working():  # which stops it twice at its end, and fails past 40 s
         ask(client, pool, receiver.url("/hang"))
         hears(receiver, 1)
     assert states() == ["pending"]

@@ -1,7 +1,6 @@
 """What a worker writes: in ticks, of all its jobs together, again after an outage, without what Postgres refuses."""
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -175,11 +174,9 @@ def test_a_settlement_is_written_in_bounded_batches(hand, desk, client, pool, se
 def test_a_whole_batch_of_settlements_waits_for_no_tick(hand, desk, client, pool, settings):
     settings.LLMJOBS_SETTLE_BATCH_MAX = 4
     settings.LLMJOBS_SETTLE_TICK_MS = 5_000
-    jobs = claimed(hand, client, pool, 12)
-    began_at = time.monotonic()
-    desk.write(*[(desk.attempt(job), settlement(job)) for job in jobs])
-    assert time.monotonic() - began_at < 4
-    assert len(desk.ended) == 12
+    jobs = claimed(hand, client, pool, 40)
+    desk.write(*[(desk.attempt(job), settlement(job)) for job in jobs])  # which fails past 20 s; nine ticks take 45
+    assert len(desk.ended) == 40
 
 
 def test_a_tick_sends_one_wake_up_for_all_its_jobs(hand, desk, client, pool):
@@ -194,7 +191,14 @@ def test_a_tick_sends_one_wake_up_for_all_its_jobs(hand, desk, client, pool):
 
 
 async def _heard(connection):
-    return [notice.payload async for notice in connection.notifies(timeout=0.5)]
+    """What was told until now: notices come in the order of their commits."""
+    await connection.execute("notify llmjobs_events, 'until now'")
+    told = []
+    async for notice in connection.notifies(timeout=20):
+        if notice.payload == "until now":
+            break
+        told.append(notice.payload)
+    return told
 
 
 def test_a_wake_up_that_can_not_be_sent_costs_nothing_else(hand, desk, client, pool, monkeypatch):
