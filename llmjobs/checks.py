@@ -26,6 +26,7 @@ from llmjobs.signing import SECRET_PREFIX, webhook_key
 
 OLDEST_POSTGRES = 15
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+JOBS, JOBS_PATH = "llmjobs-api:jobs", "/api/jobs"
 STATIC_FILES = ("llmjobs/client.js", "llmjobs/app.css")  # that change with a version of ours
 
 
@@ -116,6 +117,21 @@ def check_api_docs(**_: Any) -> list[CheckMessage]:
             "drf_spectacular_sidecar is not in INSTALLED_APPS: the page /api/docs stays empty",
             hint="Add it beside 'llmjobs': it is installed already, and holds the scripts of that page.",
             id="llmjobs.W015",
+        )
+    ]
+
+
+@register()
+def check_addresses(**_: Any) -> list[CheckMessage]:
+    """The links of a job are made where no request is, too: by workers, for webhooks."""
+    if not _is_mounted(JOBS) or (found := reverse(JOBS)) == JOBS_PATH:
+        return []
+    return [
+        Warning(
+            f"the API's jobs are at {found}, expected at {JOBS_PATH}: the links that jobs carry, client.js and the "
+            "documentation lead to nothing",
+            hint='Include llmjobs.urls at the root: path("", include("llmjobs.urls")).',
+            id="llmjobs.W016",
         )
     ]
 

@@ -27,7 +27,7 @@ from llmjobs.admin import job_actions, job_editing, job_links, job_page, job_sea
 from llmjobs.admin import job_columns as c
 from llmjobs.admin.job_filters import JOB_FILTERS
 from llmjobs.admin.pages import ViewOnlyPage, may_see_content
-from llmjobs.models import DeadLetter, Job, JobResult
+from llmjobs.models import DeadLetter, Job, JobRequest, JobResult
 from llmjobs.operation_verbs import VERBS
 from llmjobs.states import REQUEUEABLE
 
@@ -130,7 +130,7 @@ class JobPage(ViewOnlyPage):
 
     def buttons(self, obj: Job) -> list[tuple[str, str]]:
         """What can be done now; the verbs say in which states."""
-        verbs = [verb for verb in VERBS.values() if obj.state in verb.acts_on and not _was_done(obj, verb.name)]
+        verbs = [verb for verb in VERBS.values() if obj.state in verb.acts_on and not _is_idle(verb.name, obj)]
         return [(verb.name, verb.title.removesuffix(" of")) for verb in verbs]
 
     def allowed_buttons(self, request: HttpRequest, obj: Job) -> list[tuple[str, str]]:
@@ -151,11 +151,16 @@ def shown(job: Job, *, with_content: bool, with_request: bool = True) -> dict[st
     }  # fmt: skip
 
 
-def _was_done(job: Job, verb_name: str) -> bool:
-    """What a job's state does not tell."""
-    if verb_name == "cancel":
-        return job.cancel_requested_at is not None
-    return verb_name == "discard" and not DeadLetter.objects.filter(job=job).exists()
+def _is_idle(verb_name: str, job: Job) -> bool:
+    """Whether it would do nothing, for a reason that the job's state does not tell."""
+    match verb_name:
+        case "cancel":
+            return job.cancel_requested_at is not None
+        case "discard":
+            return not DeadLetter.objects.filter(job=job).exists()
+        case "requeue" | "erase":
+            return not JobRequest.objects.filter(job=job).exclude(prompt_hash="").exists()  # it was erased
+    return False
 
 
 def with_clock(jobs: QuerySet[Job]) -> QuerySet[Job]:

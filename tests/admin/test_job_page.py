@@ -235,6 +235,15 @@ def test_a_letter_that_was_discarded_is_not_offered_to_be_discarded_again(browse
     assert "Discard…</button>" in text_of(browser.get(page_url(job)))
 
 
+def test_of_an_erased_job_neither_erase_nor_requeue_is_offered(browser: Browser) -> None:
+    job = make_job("dead")
+    shown = text_of(browser.get(page_url(job)))
+    assert "Erase…</button>" in shown and "Requeue…</button>" in shown
+    queue.erase(job.pk)
+    shown = text_of(browser.get(page_url(job)))
+    assert "Erase…</button>" not in shown and "Requeue…</button>" not in shown
+
+
 def test_buttons_are_for_those_who_may(browser: Browser) -> None:
     job = make_job("dead")
     assert "…</button>" not in text_of(staff("view_job", "cancel_job").get(page_url(job)))

@@ -9,6 +9,7 @@ from django.core.management import call_command, get_commands
 from django.core.management.base import SystemCheckError
 from django.db.utils import ConnectionHandler
 from django.test import override_settings
+from django.urls import include, path
 
 from llmjobs import checks
 
@@ -25,6 +26,15 @@ def installed(*names: str) -> Iterator[None]:
 
 def test_this_site_passes_its_own_checks() -> None:
     call_command("check", fail_level="WARNING")
+
+
+def test_addresses_below_another_are_warned_of() -> None:
+    with override_settings(ROOT_URLCONF=(path("llm/", include("llmjobs.urls")),)):
+        (warning,) = checks.check_addresses()
+    assert warning.id == "llmjobs.W016"
+    assert "/llm/api/jobs, expected at /api/jobs" in warning.msg
+    with override_settings(ROOT_URLCONF=()):
+        assert checks.check_addresses() == [], "a project may do without them"
 
 
 def test_runworker_is_ours() -> None:
