@@ -47,7 +47,7 @@ def test_a_large_cancel_is_watched_stopped_gone_on_with_and_undone(
         page.goto(f"{site}/admin/llmjobs/job/?client=acme")
         page.locator("#action-toggle").check()
         page.get_by_label("Action:").select_option(label="Cancel selected jobs")
-        page.get_by_role("button", name="Go").press("Enter")
+        page.locator("button[name=index]").press("Enter")
         page.get_by_label("Reason").fill("by mistake")
         picture(page, "operation-asked")
         page.get_by_role("button", name="Cancel 8 jobs").press("Enter")
