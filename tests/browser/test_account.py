@@ -80,6 +80,7 @@ def test_what_jobs_cost_is_drawn_and_written_against_the_budget(site: Site) -> N
     page.get_by_role("button", name="The month before").click()
     expect(page.get_by_text("Nothing was used in this month.")).to_be_visible()
     expect(page.get_by_text("Now, against your limits")).to_be_hidden()
+    expect(page.locator("#usage-budget")).to_be_hidden()
     page.get_by_role("button", name="The month after").click()
     expect(page.get_by_role("button", name="The month after")).to_be_disabled()
     apart(Client.objects.filter(pk=site.client.pk).update, monthly_budget_usd="0.0001")

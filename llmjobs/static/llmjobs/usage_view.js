@@ -45,10 +45,11 @@ export function startUsage({ llmjobs, guarded }) {
 
   function renderBudget(isNow) {
     const { budget_usd: budget, spent_usd: spent, expected_usd: expected } = usage;
-    const all = spent + (isNow ? expected : 0);
+    const all = spent + expected;
     setText(byId("usage-spent"), display.money(spent));
     setText(byId("usage-expected"), display.money(expected));
-    setHidden(byId("usage-expected-part"), !isNow);
+    // The budget is today's: nobody knows what it was in a month that is over.
+    for (const part of ["expected", "budget", "left"]) setHidden(byId(`usage-${part}-part`), !isNow);
     setText(byId("usage-budget"), budget === null ? "no budget" : display.money(budget));
     setText(byId("usage-left"), budget === null ? "–" : display.money(Math.max(0, budget - all)));
     setHidden(byId("budget-meter"), budget === null || !isNow);
