@@ -7,14 +7,15 @@ from email.utils import getaddresses
 from typing import Any
 from urllib.parse import urlsplit
 
+import django
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
 LOCAL_SERVER = "smtp://localhost:25"
 
 
-def addresses(name: str, text: str) -> list[tuple[str, str]]:
-    """(name, address) of each in `text`: "Ops <ops@example.org>, night@example.org"."""
+def addresses(name: str, text: str) -> list[tuple[str, str]] | list[str]:
+    """Those in `text`: "Ops <ops@example.org>, night@example.org". As Django has them: before 6.0 (name, address)."""
     found = getaddresses([text]) if text.strip() else []
     for _, address in found:
         local, _, host = address.rpartition("@")
@@ -22,7 +23,7 @@ def addresses(name: str, text: str) -> list[tuple[str, str]]:
             raise ImproperlyConfigured(
                 f"{name}: expected addresses like Ops <ops@example.org>, by commas, got {text!r}"
             )
-    return found
+    return found if django.VERSION < (6,) else [address for _, address in found]
 
 
 def server(name: str, url: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from llmjobs.database import dsn
 from llmjobs.incidents import Teller
 from llmjobs.maintenance import Duties
 from llmjobs.models import Incident
+from project.mail import addresses
 from tests.factories import make_model, make_provider
 from tests.helpers import aeventually
 
@@ -73,7 +74,7 @@ def receiver(settings: Any) -> Iterator[Receiver]:
 
 @pytest.fixture
 def admins(settings: Any) -> None:
-    settings.ADMINS = [("Ops", "ops@example.org")]
+    settings.ADMINS = addresses("ADMINS", "Ops <ops@example.org>")
 
 
 @asynccontextmanager

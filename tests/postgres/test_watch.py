@@ -32,6 +32,7 @@ from llmjobs.models import (
 )
 from llmjobs.models.incidents import Kind
 from llmjobs.sql import load
+from project.mail import addresses
 from tests.factories import make_client, make_job, make_model
 from tests.hands import submit
 from tests.postgres.test_incidents import Receiver
@@ -301,7 +302,7 @@ def test_a_budget_is_told_at_80_and_at_100_with_what_is_expected_of_its_jobs(han
 
 
 def test_a_storm_is_one_message(hand: Any, hook: Receiver, settings: Any) -> None:
-    settings.ADMINS = [("Ops", "ops@example.org")]
+    settings.ADMINS = addresses("ADMINS", "Ops <ops@example.org>")
     settings.LLMJOBS_SITE_URL = "https://llm.example.org"
     month = a_month()
     for number in range(30):

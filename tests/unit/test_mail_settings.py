@@ -1,5 +1,6 @@
 """The site's e-mail settings, from environment variables."""
 
+import django
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
@@ -7,9 +8,9 @@ from project import mail
 
 
 def test_admins_are_addresses_with_and_without_names() -> None:
-    assert mail.addresses("ADMINS", "Ops <ops@example.org>, night@example.org") == [
-        ("Ops", "ops@example.org"), ("", "night@example.org"),
-    ]  # fmt: skip
+    pairs = [("Ops", "ops@example.org"), ("", "night@example.org")]
+    expected = pairs if django.VERSION < (6,) else ["ops@example.org", "night@example.org"]
+    assert mail.addresses("ADMINS", "Ops <ops@example.org>, night@example.org") == expected
     assert mail.addresses("ADMINS", " ") == []
 
 
